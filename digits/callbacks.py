@@ -1,0 +1,181 @@
+"""What happens around the training loop: the averaged weights, the table of epochs, the progress bar."""
+
+import csv
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
+from torch import Tensor
+from tqdm import tqdm
+
+log = logging.getLogger("digits")
+
+
+class RisingAverage(WeightAveraging):
+    """Exponential average of weights and batch statistics; validation, test and checkpoints use the average.
+
+    The decay rises as (1 + n) / (10 + n) with the number n of steps up to ``decay``, so that the first, poor weights
+    are soon forgotten (the rule of TensorFlow's ExponentialMovingAverage).
+    """
+
+    def __init__(self, decay: float) -> None:
+        def update(averages: list[Tensor], values: list[Tensor], steps: Tensor | int) -> None:
+            rising = min(decay, (1 + float(steps)) / (10 + float(steps)))
+            torch._foreach_lerp_(averages, values, 1 - rising)
+
+        super().__init__(multi_avg_fn=torch.no_grad()(update))
+
+
+class History(L.Callback):
+    """One row of measurements an epoch, in ``rows`` and in ``metrics.csv``; it survives in the checkpoint.
+
+    Columns: epoch (from 1), train/… and val/… (loss, sparse_accuracy), learning_rate, images_per_second (training
+    alone), train_seconds.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / "metrics.csv"
+        self.rows: list[dict[str, float]] = []
+        self._images = 0
+        self._start = self._stop = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._images, self._start = 0, time.perf_counter()
+        self._stop = self._start
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the images, and note the time: validation comes before the epoch's end and is not training."""
+        self._images += len(batch["label"]) * trainer.world_size
+        self._stop = time.perf_counter()
+
+    def images_per_second(self) -> float:
+        """Of the training in this epoch so far."""
+        return self._images / max(self._stop - self._start, 1e-9)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Add a row, write the table, and say the epoch in one line."""
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        row |= {key: value for key, value in metrics.items() if "/" in key}
+        row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row["images_per_second"] = round(self.images_per_second(), 1)
+        row["train_seconds"] = round(self._stop - self._start, 3)
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            self._write()
+            log.info(epoch_line(row, trainer.max_epochs or 0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows, for the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The rows of the run that is resumed."""
+        self.rows = list(state_dict["rows"])
+
+    def _write(self) -> None:
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        with self.path.open("w", newline="") as file:
+            table = csv.DictWriter(file, columns)
+            table.writeheader()
+            table.writerows(self.rows)
+
+
+def epoch_line(row: dict[str, float], epochs: int) -> str:
+    """A row of the history as one line of at most 80 characters."""
+    parts = [f"epoch {row['epoch']:.0f}/{epochs}"]
+    for prefix, name in (("train", "train"), ("val", "val"), ("test_each_epoch", "test")):
+        if f"{prefix}/loss" in row:
+            parts.append(f"{name} {row[f'{prefix}/sparse_accuracy']:.2%} loss {row[f'{prefix}/loss']:.4f}")
+    parts.append(f"{row['images_per_second']:,.0f} images/s")
+    return "  ".join(parts)
+
+
+class Progress(ProgressBar):
+    """A bar on a terminal, 80 columns wide or more; nothing where output is piped (the epoch lines are enough)."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self.history = history
+        self.bar: tqdm | None = None
+        self.enabled = sys.stderr.isatty()
+
+    def disable(self) -> None:
+        """Lightning asks for this on all processes but the first."""
+        self.enabled = False
+
+    def enable(self) -> None:
+        """The opposite of :meth:`disable`."""
+        self.enabled = sys.stderr.isatty()
+
+    def _open(self, what: str, total: float) -> None:
+        self._close()
+        if self.enabled:
+            layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} {postfix}"
+            self.bar = tqdm(desc=what, total=int(total), leave=False, dynamic_ncols=True, bar_format=layout)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A new bar for the epoch."""
+        self._open(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """One step further; the measurements, for which the device must be waited for, only now and then."""
+        if self.bar is None:
+            return
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0:
+            parts = [f"loss {float(pl_module.loss['train_'].compute()):.3f}"]
+            parts.append(f"acc {float(pl_module.accuracy['train_'].compute()):.4f}")
+            if self.history.rows and "val/sparse_accuracy" in self.history.rows[-1]:
+                parts.append(f"val {self.history.rows[-1]['val/sparse_accuracy']:.4f}")
+            parts.append(f"{self.history.images_per_second():.0f}/s")
+            self.bar.set_postfix_str(" ".join(parts), refresh=False)
+        self.bar.update()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A bar for the validation."""
+        self._open("validation", sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        """One step further."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A bar for the test."""
+        self._open("test", sum(trainer.num_test_batches))
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        """One step further."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Make room for the epoch's line."""
+        self._close()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the terminal clean."""
+        self._close()
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the terminal clean."""
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal clean."""
+        self._close()

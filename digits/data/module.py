@@ -1,0 +1,161 @@
+"""MNIST as a LightningDataModule: whole batches, gathered from uint8 images where the network is."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from digits.data.source import DigitSet, load_digits
+from digits.errors import ConfigError
+
+Batch = dict[str, Tensor]  # "image": uint8 (N, 28, 28), 255 = ink; "label": int64 (N,)
+
+
+class Digits(Dataset[Batch]):
+    """Images and labels on one device, read a batch at a time: 47 MB for all of MNIST, so nothing is streamed."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, indices: Tensor) -> Batch:
+        """The images and labels at ``indices`` (N,), the only thing that is sent to the device."""
+        indices = indices.to(self.images.device)
+        return {"image": self.images.index_select(0, indices), "label": self.labels.index_select(0, indices)}
+
+    def to(self, device: torch.device) -> "Digits":
+        """The same digits on ``device``."""
+        return Digits(self.images.to(device), self.labels.to(device))
+
+
+class Batches(Sampler[Tensor]):
+    """Indices of one global batch after the other.
+
+    With ``seed`` they are shuffled, anew in each epoch and the same in each run, and a last batch that is not full
+    is left out, as Keras's ``steps_per_epoch`` does; without, they come in order and none is left out. Of several
+    processes each gets its share of every batch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int | None = None, rank: int = 0, processes: int = 1) -> None:
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.processes = processes
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch; a resumed run goes on with the order it would have had."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size if self.seed is not None else -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.seed is None:
+            order = torch.arange(self.size)
+        else:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            order = torch.randperm(self.size, generator=generator)
+        for batch in order.split(self.batch_size)[: len(self)]:
+            yield batch[self.rank :: self.processes]
+
+
+def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices of the training and of the validation images; ``val_size`` in all, each class by its share."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    by_class = order[labels[order].argsort(stable=True)]
+    held_out = torch.zeros(len(labels), dtype=torch.bool)
+    held_out[torch.arange(val_size) * len(labels) // max(val_size, 1)] = True  # evenly spaced over the classes
+    return by_class[~held_out].sort().values, by_class[held_out].sort().values
+
+
+class DigitDataModule(L.LightningDataModule):
+    """Serves MNIST as batches ``{"image": uint8 (N, 28, 28), "label": int64 (N,)}`` on the trainer's device.
+
+    Args:
+        name: "mnist", or "mnist5k" for the 5,000 embedded digits.
+        data_dir: folder of the MNIST files (torchvision's layout); they are downloaded if it has none.
+        batch_size: the global batch, over all devices together.
+        val_size: images held out of the training split for validation, each class by its share; 0 for none.
+        test_each_epoch: score the test split after each epoch in place of a validation split.
+        offline_fallback: without files and without a network, use the embedded digits.
+        seed: of the validation split and of the order of the training images.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data_dir: Path,
+        batch_size: int,
+        val_size: int,
+        test_each_epoch: bool = False,
+        offline_fallback: bool = True,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.data_dir = data_dir
+        self.batch_size = batch_size
+        self.val_size = val_size
+        self.test_each_epoch = test_each_epoch
+        self.offline_fallback = offline_fallback
+        self.seed = seed
+        self.digits: DigitSet | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the files and split them; the second call does nothing.
+
+        Raises:
+            DigitsError: the files are missing or damaged and cannot be fetched.
+            ConfigError: ``val_size`` or ``batch_size`` leave nothing to train on.
+        """
+        if self.digits is not None:
+            return
+        digits = load_digits(self.name, self.data_dir, self.offline_fallback)
+        images, val_size = len(digits.train_labels), self.val_size
+        if digits.name == "mnist-5k" and self.name == "mnist":  # the embedded digits stand in: hold out the same share
+            val_size = val_size * images // 60_000
+        if val_size + self.batch_size > images:
+            raise ConfigError(
+                f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {images:,} training "
+                f"images; allowed is val_size + batch_size up to {images:,}"
+            )
+        train, val = stratified_split(digits.train_labels, val_size, self.seed)
+        self.digits = digits
+        self.train = Digits(digits.train_images[train], digits.train_labels[train])
+        self.val = Digits(digits.train_images[val], digits.train_labels[val])
+        self.test = Digits(digits.test_images, digits.test_labels)
+
+    @property
+    def validates_on(self) -> str | None:
+        """Prefix of what is logged after each epoch: "val", "test_each_epoch", or None where nothing is scored."""
+        return "test_each_epoch" if self.test_each_epoch else "val" if len(self.val) else None
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled full batches of the training images."""
+        return self._loader(self.train, self.seed)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """The validation images in order; the test images where they are scored each epoch; or an empty list."""
+        if self.validates_on is None:
+            return []
+        return self._loader(self.test if self.test_each_epoch else self.val)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """All test images in order."""
+        return self._loader(self.test)
+
+    def _loader(self, digits: Digits, seed: int | None = None) -> DataLoader[Batch]:
+        rank, processes = 0, 1
+        if self.trainer is not None:
+            digits = digits.to(self.trainer.strategy.root_device)
+            rank, processes = self.trainer.global_rank, self.trainer.world_size
+        sampler = Batches(len(digits), self.batch_size, seed, rank, processes)
+        return DataLoader(digits, sampler=sampler, batch_size=None)  # the sampler's items are whole batches

@@ -1,0 +1,137 @@
+"""DeepDigits, the convolutional network: images in, logits out.
+
+The architecture and every default are those of DeepDigits_AI, a Keras model: ReLU before batch normalisation,
+Glorot-uniform kernels, zero biases, Keras's momentum and epsilon.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over dimension 1, as Keras computes it.
+
+    Keras's momentum 0.99 is torch's 0.01, its epsilon is 1e-3, and its running variance takes in the biased variance
+    of the batch (torch: the unbiased one). Statistics are float32 whatever the dtype of the input.
+    """
+
+    momentum = 0.01
+    eps = 1e-3
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x`` (N, C, ...); the running statistics move in training mode only."""
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        mean, var = self.running_mean.clone(), self.running_var.clone()  # autograd keeps what batch_norm is given
+        out = F.batch_norm(x, mean, var, self.weight, self.bias, True, self.momentum, self.eps)
+        n = x.numel() / x.shape[1]
+        with torch.no_grad():  # var took in n / (n - 1) times the biased variance: take the surplus out again
+            self.running_var.copy_(var.lerp((1 - self.momentum) * self.running_var, 1 / n))
+            self.running_mean.copy_(mean)
+        return out
+
+
+class Dropout(nn.Module):
+    """Dropout: zero a share ``p`` of the activations in training and scale the others by ``1 / (1 - p)``.
+
+    On the CPU torch draws one random double for each activation, a tenth of a training step; here 16 random bits
+    decide, four activations for each draw (``p`` is kept to 1 / 65,536).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape, dtype and memory layout as ``x``, which must be dense."""
+        if not self.training or self.p == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.p)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        drop = (bits < round(self.p * 2**16) - 2**15).as_strided(x.shape, x.stride())
+        return x.masked_fill(drop, 0) * (1 / (1 - self.p))
+
+
+def _conv(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, kernel_size=3), nn.ReLU(), BatchNorm(outputs)]
+
+
+def _dense(inputs: int, outputs: int, dropout: float) -> list[nn.Module]:
+    return [nn.Linear(inputs, outputs), nn.ReLU(), BatchNorm(outputs), Dropout(dropout)]
+
+
+class ChannelsLastFlatten(nn.Module):
+    """Flatten (N, C, H, W) in Keras's order (H, W, C), which is also how channels-last tensors lie in memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, H * W * C)."""
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class DeepDigits(nn.Module):
+    """The CNN of DeepDigits_AI: four convolutions, two dense layers, ten logits; 2,624,394 parameters.
+
+    Args:
+        conv_dropout: share of activations dropped after each pooling, 0 <= p < 1.
+        dense_dropout: share of activations dropped after each dense layer, 0 <= p < 1.
+        l2: weight of the sum of squares of three kernels in the loss (conv 256, dense 512, dense 256), >= 0.
+    """
+
+    classes = 10
+
+    def __init__(self, conv_dropout: float = 0.25, dense_dropout: float = 0.5, l2: float = 0.001) -> None:
+        super().__init__()
+        self.l2 = l2
+        self.features = nn.Sequential(
+            *_conv(1, 32),
+            *_conv(32, 64),
+            nn.MaxPool2d(2),
+            Dropout(conv_dropout),
+            *_conv(64, 128),
+            *_conv(128, 256),
+            nn.MaxPool2d(2),
+            Dropout(conv_dropout),
+            ChannelsLastFlatten(),
+        )
+        self.head = nn.Sequential(
+            *_dense(4 * 4 * 256, 512, dense_dropout),
+            *_dense(512, 256, dense_dropout),
+            nn.Linear(256, self.classes),
+        )
+        for layer in self.weight_layers():  # Keras's defaults
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, 10) of ``images`` (N, 1, 28, 28), float in [0, 1] (pixel / 255, 1 = ink)."""
+        return self.head(self.features(images.contiguous(memory_format=torch.channels_last)))
+
+    def l2_penalty(self) -> Tensor:
+        """``l2 * sum(w ** 2)`` over the kernels that Keras regularises; a scalar, to be added to the loss."""
+        kernels = [layer.weight for layer in self.weight_layers()[3:6]]
+        return self.l2 * torch.stack([kernel.square().sum() for kernel in kernels]).sum()
+
+    def weight_layers(self) -> list[nn.Conv2d | nn.Linear]:
+        """The seven layers with a kernel and a bias, in the order in which images pass them."""
+        return [layer for layer in self.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+
+    def count_parameters(self) -> int:
+        """Parameters as Keras counts them: trainable ones and the running statistics of batch normalisation."""
+        return sum(tensor.numel() for tensor in [*self.parameters(), *self.buffers()])
+
+
+def to_input(images: Tensor) -> Tensor:
+    """uint8 pixels (N, 28, 28), 255 = ink, to what the network takes: float32 (N, 1, 28, 28) in [0, 1]."""
+    return images.unsqueeze(1).float() / 255

@@ -1,0 +1,172 @@
+"""Every picture of a run is drawn here: each function writes one PNG, 1,000 pixels wide, and opens no window.
+
+Colours are Okabe and Ito's, which the colour-blind can tell apart; none is the only sign of anything.
+"""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from digits.report.tables import DATASETS, per_digit, replace_file
+
+History = list[dict[str, float]]
+WIDTH, DPI = 8.0, 125  # inches, and dots an inch
+GREEN, RED = "#007A59", "#BF4000"  # their bluish green and vermilion, darker: small text on white
+SPLITS = (  # key in the history, name in the legend, colour, marker
+    ("train", "training", "#0072B2", "o"),
+    ("val", "validation", "#E69F00", "s"),
+    ("test_each_epoch", "test split, scored after each epoch as the original did; nothing is selected by it", RED, "^"),
+)
+
+
+def draw_all(
+    folder: Path, dataset: str, history: History, images: ArrayLike, labels: ArrayLike, probabilities: ArrayLike
+) -> None:
+    """Write accuracy.png, loss.png, confusion.png, ten_digits.png and mistakes.png to ``folder``.
+
+    Args:
+        folder: where to write; made when missing.
+        dataset: "mnist" or "mnist-5k"; every title says which.
+        history: one row an epoch, see ``draw_curves``.
+        images: test images, (N, 28, 28) or (N, 1, 28, 28): integers 0 to 255 or floats 0 to 1, high = ink.
+        labels: true digits (N,), integers 0 to 9.
+        probabilities: softmax of the logits, (N, 10).
+    """
+    predicted = np.asarray(probabilities).argmax(axis=1)
+    draw_curves(history, dataset, folder)
+    draw_confusion(labels, predicted, dataset, folder / "confusion.png")
+    draw_ten(images, labels, predicted, dataset, folder / "ten_digits.png")
+    draw_mistakes(images, labels, probabilities, dataset, folder / "mistakes.png")
+
+
+def draw_curves(history: History, dataset: str, folder: Path) -> None:
+    """Write accuracy.png and loss.png to ``folder``: training and validation by epoch.
+
+    A row of ``history`` is an epoch: ``epoch`` (from 1) and, as far as they are known, ``loss`` and
+    ``sparse_accuracy`` (in [0, 1]) under ``train/``, ``val/`` or ``test_each_epoch/``. What is missing, None or not
+    finite becomes a gap.
+    """
+    epochs = [row.get("epoch") or number for number, row in enumerate(history, start=1)]
+    for name, metric, scale, unit in (("accuracy", "sparse_accuracy", 100, " (%)"), ("loss", "loss", 1, "")):
+        figure = _figure(f"{name.capitalize()} by epoch", dataset, height=5)
+        axes = figure.subplots()
+        axes.set(xlabel="epoch", ylabel=name + unit)
+        drawn = []
+        for split, label, colour, marker in SPLITS:
+            y = scale * np.array([row.get(f"{split}/{metric}") for row in history], dtype=float)  # None becomes NaN
+            if (known := y[np.isfinite(y)]).size:
+                end = f"{known[-1]:.2f}%" if unit else f"{known[-1]:.4f}"
+                style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4 if len(y) <= 30 else 2.5}
+                axes.plot(epochs, y, label=f"{label}: {end} at the end", **style)
+                drawn.append(known)
+        if drawn:
+            values = np.concatenate(drawn)
+            if unit:
+                _zoom(axes, values, ends=[known[-1] for known in drawn])
+            elif values.min() > 0 and values.max() > 10 * values.min():
+                axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter("{x:g}")
+            figure.legend(loc="outside lower center", frameon=False)
+        else:
+            axes.text(0.5, 0.5, "no epoch was finished", transform=axes.transAxes, ha="center")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        _save(figure, folder / f"{name}.png")
+
+
+def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: Path) -> None:
+    """Write the confusion matrix to ``path``: true digits (N,) down, predicted digits (N,) across."""
+    labels, predicted = np.asarray(labels, dtype=int), np.asarray(predicted, dtype=int)
+    counts = np.zeros((10, 10), dtype=int)
+    np.add.at(counts, (labels, predicted), 1)
+    mistakes = np.ma.masked_array(counts, mask=np.eye(10, dtype=bool))
+    figure = _figure(f"Confusion matrix: {counts.trace():,} of {len(labels):,} test images read correctly", dataset, 7)
+    axes = figure.subplots()
+    colours = colormaps["Oranges"].with_extremes(bad="#dce9f2")  # the diagonal's thousands would drown the mistakes
+    axes.imshow(mistakes, cmap=colours, vmin=0, vmax=max(1.5 * mistakes.max(), 5))  # 1.5: black stays legible
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(column, row, f"{count:,}" if count else "·", ha="center", va="center")
+    axes.set(xlabel="predicted digit", ylabel="true digit", xticks=range(10), yticks=range(10))
+    shares = axes.secondary_yaxis("right")
+    shares.set_yticks(range(10), [f"{row['recall']:.1%}" for row in per_digit(labels, predicted)])
+    shares.set_ylabel("share of the digit that was read correctly")
+    for side in (axes, shares):
+        side.tick_params(length=0)
+        side.spines[:].set_visible(False)
+    _save(figure, path)
+
+
+def draw_ten(images: ArrayLike, labels: ArrayLike, predicted: ArrayLike, dataset: str, path: Path) -> None:
+    """Write the first ten test digits to ``path``, with true and predicted label: green where right, red where wrong.
+
+    Arguments as in ``draw_all``; where there are fewer than ten images, fewer are drawn.
+    """
+    pairs = list(zip(np.asarray(labels)[:10], np.asarray(predicted)[:10], strict=True))
+    captions = [f"true {true}, read {guess} {'✓' if true == guess else '✗'}" for true, guess in pairs]
+    colours = [GREEN if true == guess else RED for true, guess in pairs]
+    _gallery("Ten test digits", dataset, path, np.asarray(images)[:10], captions, colours, columns=5)
+
+
+def draw_mistakes(images: ArrayLike, labels: ArrayLike, probabilities: ArrayLike, dataset: str, path: Path) -> None:
+    """Write the most confident mistakes to ``path``, up to 40: true, predicted, confidence, index in the test set.
+
+    Arguments as in ``draw_all``; where there are none, the picture says so.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:40]
+    captions = [f"{labels[i]} read as {predicted[i]}\n{confidence[i]:.1%} #{i}" for i in shown]
+    title = f"Mistakes: {len(wrong) or 'none'} in {len(labels):,} test images"
+    if len(wrong) > len(shown):
+        title += f", of which the {len(shown)} most confident"
+    _gallery(title, dataset, path, np.asarray(images)[shown], captions, [RED] * len(shown), columns=8)
+
+
+def _gallery(
+    title: str, dataset: str, path: Path, images: NDArray[Any], captions: list[str], colours: list[str], columns: int
+) -> None:
+    rows = math.ceil(len(captions) / columns)
+    size = 11 if columns < 8 else 8  # points of a caption
+    figure = _figure(title, dataset, height=0.65 + rows * (WIDTH / columns + 0.03 * size))
+    cells = list(figure.subplots(rows, columns, squeeze=False).flat) if rows else []
+    for axes in cells[len(images) :]:  # the last row may not be full
+        axes.axis("off")
+    ceiling = 255 if np.issubdtype(images.dtype, np.integer) else 1
+    for axes, image, caption, colour in zip(cells, images, captions, colours, strict=False):
+        axes.imshow(image.reshape(image.shape[-2:]), cmap="gray_r", vmin=0, vmax=ceiling)
+        axes.set_title(caption, color=colour, fontsize=size, pad=3)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_color("#cccccc")
+    _save(figure, path)
+
+
+def _zoom(axes: Axes, values: NDArray[np.float64], ends: list[float]) -> None:
+    """Accuracies from the lower quantile up, so that 99.x % is legible; the points below are counted, not drawn."""
+    low, high = min(np.quantile(values, 0.15), *ends), values.max()
+    margin = max(0.08 * (high - low), 0.05)
+    axes.set_ylim(low - margin, min(high + margin, 100 + margin / 2))
+    if below := int((values < low - margin).sum()):
+        axes.set_xlabel(f"epoch\n(points below the picture: {below}, the lowest at {values.min():.1f}%)")
+
+
+def _figure(title: str, dataset: str, height: float) -> Figure:
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")  # its own Agg canvas, no pyplot
+    figure.suptitle(f"{title}\n{DATASETS.get(dataset, dataset)}")
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> None:
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    replace_file(path, png.getvalue())

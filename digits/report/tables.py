@@ -1,0 +1,131 @@
+"""The numbers of a run: digit by digit, on the terminal, and as JSON."""
+
+import json
+import math
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+DATASETS = {"mnist": "MNIST", "mnist-5k": "mnist-5k: the 5,000 embedded digits, does not compare with full MNIST"}
+
+
+def per_digit(labels: ArrayLike, predicted: ArrayLike) -> list[dict[str, float | int]]:
+    """One row a digit, 0 to 9: ``digit``, ``images``, ``correct``, ``precision`` and ``recall`` (shares in [0, 1]).
+
+    A share of nothing is 0.0: the precision of a digit that was never predicted, the recall of one without images.
+    ``labels`` and ``predicted`` are the true and the predicted digits (N,), integers 0 to 9.
+    """
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    rows: list[dict[str, float | int]] = []
+    for digit in range(10):
+        true, guess = labels == digit, predicted == digit
+        images, correct = int(true.sum()), int((true & guess).sum())
+        shares = {"precision": correct / max(int(guess.sum()), 1), "recall": correct / max(images, 1)}
+        rows.append({"digit": digit, "images": images, "correct": correct, **shares})
+    return rows
+
+
+def print_run(summary: dict[str, Any], console: Console | None = None) -> None:
+    """Print the short table at the end of a run, and the path of its folder on a line of its own, never wrapped.
+
+    ``summary`` is what ``summary.json`` holds; what is missing or None is left out of the table.
+    """
+    console = console or Console()
+    known = {key: value for key, value in _jsonable(summary).items() if value is not None}
+    status, dataset = str(known.get("status", "status unknown")), str(known.get("dataset", ""))
+
+    def part(form: str, key: str) -> str:
+        return form.format(known[key]) if key in known else ""
+
+    missed = [(row["images"] - row["correct"], row) for row in known.get("per_digit", [])]
+    missed = sorted((pair for pair in missed if pair[0]), key=lambda pair: -pair[0])[:3]
+    time = [duration(known["seconds"])] if "seconds" in known else []
+    digits = part("digits {}", "digits") + part(" ({:.10})", "git_commit")
+    rows = {
+        "experiment": [part("{}", "experiment"), part("seed {}", "seed"), part("{:,} parameters", "parameters")],
+        "dataset": [DATASETS.get(dataset, dataset).partition(":")[0]],
+        "images": [part(f"{{:,}} {name}", f"{name}_images") for name in ("train", "val", "test")],
+        "validation": [part("{:.2%}", "val/sparse_accuracy"), part("loss {:.4f}", "val/loss")],
+        "test": [part("{:.2%}", "test/sparse_accuracy"), part("loss {:.4f}", "test/loss")],
+        "errors": [part("{:,} in the test split", "test/errors")],
+        "most missed": [f"{row['digit']} ({count} of {row['images']:,})" for count, row in missed],
+        "epochs": [part("{}", "epochs"), part("{}", "accelerator"), part("{}", "precision")],
+        "time": [*time, part("{:,.0f} images/s", "images_per_second")],
+        "versions": [digits, part("torch {}", "torch"), part("lightning {}", "lightning")],
+    }
+    table = Table(Column(style="bold", no_wrap=True), Column(overflow="fold"), box=None, show_header=False)
+    for name, parts in rows.items():
+        if any(parts):
+            table.add_row(name, Text(one_line(", ".join(filter(None, parts)))))
+
+    colour = {"completed": "green", "interrupted": "yellow", "failed": "red"}.get(status, "")
+    console.print(Text(f"\nRun {status}", style=f"bold {colour}"))
+    console.print(table)
+    if "error" in known:
+        console.print(Text(f"Reason: {one_line(known['error'])}", style="red"))
+    if dataset == "mnist-5k":
+        console.print(Text(f"*** {DATASETS[dataset]} ***", style="bold yellow"))
+    if status != "completed" and "last_checkpoint" in known:
+        console.print(Text(f"Resume with:\n{resume_command(known['last_checkpoint'])}"), soft_wrap=True)
+    if "run_dir" in known:  # unwrapped: to be copied, or read by a script
+        console.print(Text(f"Everything about this run is in:\n{known['run_dir']}"), soft_wrap=True)
+
+
+def resume_command(path: str) -> str:
+    """The shell command that goes on from the checkpoint ``path``, quoted where the shell or Hydra's grammar needs it."""
+    if not re.fullmatch(r"[A-Za-z0-9_./-]+", path):
+        path = '"' + path.replace('"', '\\"') + '"'
+    return f"python train.py {shlex.quote(f'ckpt_path={path}')}"
+
+
+def duration(seconds: float) -> str:
+    """``seconds``, short enough for a narrow column: 8.3s, 2m 05s, 3h 20m."""
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60}h {minutes % 60:02}m"
+    return f"{minutes}m {rest:02}s" if minutes else f"{seconds:.1f}s"
+
+
+def one_line(text: object) -> str:
+    """``text`` on one line, without the control characters and colours that messages of errors may carry."""
+    uncoloured = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(text))
+    return " ".join("".join(c if c.isprintable() else " " for c in uncoloured).split())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` to ``path`` in one step: a reader finds the old file or the new one, never half of it.
+
+    NaN and infinities become null, numpy's and torch's values plain numbers, and what JSON does not know its text.
+    """
+    replace_file(path, json.dumps(_jsonable(content), indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put ``content`` at ``path`` in one step, by way of a temporary file in the same folder, which is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy's and torch's arrays and scalars
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -1,0 +1,221 @@
+"""One run: data, network and Trainer put together, fitted, tested and reported."""
+
+import importlib.metadata
+import logging
+import math
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from digits import __version__, xla
+from digits.callbacks import History, Progress, RisingAverage
+from digits.classifier import DigitClassifier
+from digits.config import Config, RecipeConfig
+from digits.data.module import DigitDataModule
+from digits.errors import ConfigError, DigitsError
+from digits.report import plots, tables
+
+log = logging.getLogger("digits")
+for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # banners and advertisements
+    logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def train(config: Config, run_dir: Path) -> dict[str, Any]:
+    """Train, test and report as ``config`` says; everything that is written goes into ``run_dir``.
+
+    Returns:
+        The summary, as `summary.json` holds it. Its ``status`` is "completed", or "interrupted" after Ctrl-C.
+
+    Raises:
+        DigitsError: the data, the device or the checkpoint cannot be used.
+    """
+    start = time.perf_counter()
+    L.seed_everything(config.seed, verbose=False)
+    data = DigitDataModule(**dict(config.data), seed=config.seed)  # type: ignore[arg-type]
+    data.setup()
+    classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump())
+    classifier.network.to(memory_format=torch.channels_last)  # twice as fast on CPU and GPU
+    history = History(run_dir)
+    trainer = build_trainer(config, data, history, run_dir)
+    if config.ckpt_path is not None:
+        check_checkpoint(Path(config.ckpt_path), classifier)
+
+    completed = _uninterrupted(trainer, trainer.fit, classifier, data, ckpt_path=config.ckpt_path, weights_only=True)
+    if completed:
+        best = run_dir / "checkpoints" / "best.ckpt"
+        if best.exists():  # the epoch that validation chose; without validation, the last one
+            classifier.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
+        completed = _uninterrupted(trainer, trainer.test, classifier, data, verbose=False)
+
+    summary = _summary(config, trainer, data, classifier, history)
+    summary |= {"status": "completed" if completed else "interrupted", "run_dir": str(run_dir)}
+    if completed:
+        logits = torch.cat(classifier.test_logits).cpu()
+        images, labels = data.test.images[: len(logits)].cpu().numpy(), data.test.labels[: len(logits)].cpu().numpy()
+        summary["test/errors"] = int((logits.argmax(1).numpy() != labels).sum())
+        summary["test_images"] = len(labels)
+        summary["per_digit"] = tables.per_digit(labels, logits.argmax(1).numpy())
+        plots.draw_all(run_dir / "plots", summary["dataset"], history.rows, images, labels, logits.softmax(1).numpy())
+    last = run_dir / "checkpoints" / "last.ckpt"
+    summary["last_checkpoint"] = str(last) if last.exists() else None
+    summary["seconds"] = round(time.perf_counter() - start, 1)
+    tables.write_json(run_dir / "summary.json", summary)
+    return summary
+
+
+def build_trainer(config: Config, data: DigitDataModule, history: History, run_dir: Path) -> L.Trainer:
+    """Lightning's Trainer as the configuration has it, with the project's callbacks.
+
+    Raises:
+        ConfigError: Lightning does not accept the combination of settings.
+        DigitsError: the device that is asked for is not there.
+    """
+    settings = config.trainer.model_dump()
+    steps_per_epoch = math.ceil(len(data.train) // data.batch_size / settings["accumulate_grad_batches"])
+    if settings["max_epochs"] is None and settings["max_steps"] == -1 and settings["max_time"] is None:
+        settings["max_epochs"] = recipe_epochs(config.recipe, steps_per_epoch)
+    callbacks: list[L.Callback] = [history]
+    if settings["enable_progress_bar"]:
+        callbacks.append(Progress(history))
+    if config.recipe.average_decay:
+        callbacks.append(RisingAverage(config.recipe.average_decay))
+    if settings["enable_checkpointing"]:
+        callbacks += _checkpoints(run_dir / "checkpoints", monitor=data.validates_on == "val")
+    if settings["logger"]:
+        settings["logger"] = TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False)
+    settings |= place(settings)
+    try:
+        return L.Trainer(**settings, callbacks=callbacks, default_root_dir=run_dir, use_distributed_sampler=False)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def recipe_epochs(recipe: RecipeConfig, steps_per_epoch: int) -> int:
+    """The recipe's epochs, or as many as make its least number of steps where the training set is small."""
+    return max(recipe.epochs, math.ceil(recipe.min_steps / max(steps_per_epoch, 1)))
+
+
+def place(settings: dict[str, Any]) -> dict[str, Any]:
+    """The Trainer's arguments that say where and in which precision to compute, with every "auto" resolved.
+
+    Raises:
+        DigitsError: the device that is asked for is not there.
+    """
+    accelerator, devices, precision = settings["accelerator"], settings["devices"], settings["precision"]
+    if accelerator == "auto":
+        accelerator = "tpu" if xla.tpu_present() else "gpu" if torch.cuda.is_available() else "cpu"
+    if accelerator == "tpu":
+        from digits.xla import lightning as xla_lightning  # the only place where training meets torch_xla
+
+        return xla_lightning.trainer_arguments(precision, devices)
+    if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise DigitsError(
+            f"trainer.accelerator={accelerator}: torch {torch.__version__} finds no GPU here; "
+            "check the driver, or use trainer.accelerator=cpu"
+        )
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise DigitsError("trainer.accelerator=mps: this is no Mac with Metal; use trainer.accelerator=cpu")
+    if precision == "auto":
+        precision = "bf16-mixed" if _native_bfloat16(accelerator) else "32-true"
+    return {"accelerator": accelerator, "devices": 1 if devices == "auto" else devices, "precision": precision}
+
+
+def _native_bfloat16(accelerator: str) -> bool:
+    if accelerator == "cpu":  # without these instructions bfloat16 is emulated, many times slower than float32
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _checkpoints(folder: Path, monitor: bool) -> list[L.Callback]:
+    # on_train_epoch_end: after History has added the epoch's row
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    last = ModelCheckpoint(filename="last", save_on_exception=True, **common)
+    best = ModelCheckpoint(filename="best", monitor="val/sparse_accuracy", mode="max", **common)
+    return [best, last] if monitor else [last]
+
+
+def check_checkpoint(path: Path, classifier: DigitClassifier) -> None:
+    """Refuse a file that cannot be resumed from, before anything is trained.
+
+    Raises:
+        DigitsError: there is no such file, it is no checkpoint of this project, or one of another network.
+    """
+    if not path.is_file():
+        raise DigitsError(f"ckpt_path={path}: no such file; checkpoints are in runs/<name>/<time>/checkpoints/")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state, recipe = checkpoint["state_dict"], checkpoint["hyper_parameters"]["recipe"]
+    except Exception as error:  # torch.load raises whatever a wrong file leads it to
+        raise DigitsError(f"ckpt_path={path}: not a checkpoint of this project, or a damaged one") from error
+    for name, tensor in classifier.state_dict().items():
+        if name not in state or state[name].shape != tensor.shape:
+            found = tuple(state[name].shape) if name in state else "nothing"
+            raise DigitsError(
+                f"ckpt_path={path}: a checkpoint of another network: {name} is {found}, here {tuple(tensor.shape)}"
+            )
+    if recipe["optimizer"] != classifier.recipe["optimizer"] or recipe["schedule"] != classifier.recipe["schedule"]:
+        raise DigitsError(
+            f"ckpt_path={path}: was trained with recipe.optimizer={recipe['optimizer']} recipe.schedule="
+            f"{recipe['schedule']}; resume with the same"
+        )
+
+
+def _uninterrupted(trainer: L.Trainer, function: Any, *args: Any, **kwargs: Any) -> bool:
+    """Call a method of the trainer; False where Ctrl-C ended it, its checkpoint then being written."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        function(*args, **kwargs)
+    except SystemExit:  # Lightning saves and closes everything on Ctrl-C, ignores further ones, and exits
+        if not trainer.interrupted:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    return not trainer.interrupted
+
+
+def _summary(
+    config: Config, trainer: L.Trainer, data: DigitDataModule, classifier: DigitClassifier, history: History
+) -> dict[str, Any]:
+    assert data.digits is not None
+    steady = history.rows[1:] or history.rows  # the first epoch warms up; a run of one has no other
+    images = sum(row["images_per_second"] * row["train_seconds"] for row in steady)
+    seconds = sum(row["train_seconds"] for row in steady)
+    last = history.rows[-1] if history.rows else {}
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
+    return {
+        "experiment": config.name,
+        "dataset": data.digits.name,
+        "train_images": len(data.train),
+        "val_images": len(data.val),
+        "test_images": len(data.test),
+        "parameters": classifier.network.count_parameters(),
+        "seed": config.seed,
+        "epochs": len(history.rows),
+        "accelerator": trainer.accelerator.name() if hasattr(trainer.accelerator, "name") else "cpu",
+        "precision": str(trainer.precision),
+        "val/sparse_accuracy": max((row["val/sparse_accuracy"] for row in history.rows if "val/loss" in row), default=None),
+        **{key: value for key, value in last.items() if key.startswith("train/")},
+        **metrics,
+        "images_per_second": round(images / seconds, 1) if seconds else None,
+        "digits": __version__,
+        "torch": torch.__version__,
+        "lightning": importlib.metadata.version("lightning"),
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    git = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return git.stdout.strip() or None

@@ -1,0 +1,59 @@
+"""Train DeepDigits: `python train.py`, with Hydra overrides such as `trainer.accelerator=tpu seed=1`."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for torch's CPU memory: up to a quarter faster
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from digits.errors import DigitsError
+from digits.overrides import check_command_line, check_settings
+
+CONF = Path(__file__).resolve().parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+def run(settings: DictConfig) -> float:
+    """One run, alone or as one of a sweep; returns what a sweeper maximises, the validation accuracy."""
+    from digits.report.tables import print_run, write_json  # with torch and Lightning: `--help` need not wait for them
+    from digits.training import train
+
+    hydra_config = HydraConfig.get()
+    run_dir = Path(hydra_config.runtime.output_dir)
+    try:
+        config = check_settings(settings)
+        OmegaConf.save(settings, run_dir / "config.yaml", resolve=True)
+        summary = train(config, run_dir)
+    except (DigitsError, OSError) as error:
+        write_json(run_dir / "summary.json", {"status": "failed", "error": str(error), "run_dir": str(run_dir)})
+        print(f"train.py: {error}", file=sys.stderr)
+        if hydra_config.mode == RunMode.MULTIRUN:
+            return float("nan")  # the other jobs go on; a sweeper takes it for a failed trial
+        sys.exit(getattr(error, "exit_status", 1))
+    except KeyboardInterrupt:
+        print("train.py: interrupted before the training began", file=sys.stderr)
+        sys.exit(130)
+    print_run(summary)
+    if summary["status"] == "interrupted":
+        sys.exit(130)
+    accuracy = summary["val/sparse_accuracy"]
+    return float("nan") if accuracy is None else accuracy
+
+
+def main() -> None:
+    """Check the command line as a whole, then hand it to Hydra."""
+    try:
+        check_command_line(sys.argv[1:], CONF)
+    except DigitsError as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    run()
+
+
+if __name__ == "__main__":
+    main()
