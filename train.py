@@ -1,10 +1,7 @@
 """Train DeepDigits: `python train.py`, with Hydra overrides such as `trainer.accelerator=tpu seed=1`."""
 
-import os
 import sys
 from pathlib import Path
-
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages for torch's CPU memory: up to a quarter faster
 
 import hydra
 from hydra.core.hydra_config import HydraConfig

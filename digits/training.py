@@ -1,10 +1,12 @@
 """One run: data, network and Trainer put together, fitted, tested and reported."""
 
+import ctypes
 import importlib.metadata
 import logging
 import math
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,7 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
         DigitsError: the data, the device or the checkpoint cannot be used.
     """
     start = time.perf_counter()
+    keep_freed_memory()
     L.seed_everything(config.seed, verbose=False)
     data = DigitDataModule(**dict(config.data), seed=config.seed)  # type: ignore[arg-type]
     data.setup()
@@ -70,6 +73,18 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
     summary["seconds"] = round(time.perf_counter() - start, 1)
     tables.write_json(run_dir / "summary.json", summary)
     return summary
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the large blocks that one step frees for the next: a fifth faster on the CPU.
+
+    By default it gives them back to the system, which then clears them, page by page, in every step. Elsewhere than
+    on Linux with glibc this does nothing.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(mmap_threshold, 2**30)
 
 
 def build_trainer(config: Config, data: DigitDataModule, history: History, run_dir: Path) -> L.Trainer:

@@ -6,7 +6,6 @@ Colours are Okabe and Ito's, which the colour-blind can tell apart; none is the 
 import io
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -55,6 +54,7 @@ def draw_curves(history: History, dataset: str, folder: Path) -> None:
     finite becomes a gap.
     """
     epochs = [row.get("epoch") or number for number, row in enumerate(history, start=1)]
+    size = 4 if len(history) <= 30 else 2.5  # points of a marker
     for name, metric, scale, unit in (("accuracy", "sparse_accuracy", 100, " (%)"), ("loss", "loss", 1, "")):
         figure = _figure(f"{name.capitalize()} by epoch", dataset, height=5)
         axes = figure.subplots()
@@ -63,9 +63,8 @@ def draw_curves(history: History, dataset: str, folder: Path) -> None:
         for split, label, colour, marker in SPLITS:
             y = scale * np.array([row.get(f"{split}/{metric}") for row in history], dtype=float)  # None becomes NaN
             if (known := y[np.isfinite(y)]).size:
-                end = f"{known[-1]:.2f}%" if unit else f"{known[-1]:.4f}"
-                style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4 if len(y) <= 30 else 2.5}
-                axes.plot(epochs, y, label=f"{label}: {end} at the end", **style)
+                end = f"{label}: {known[-1]:.2f}% at the end" if unit else f"{label}: {known[-1]:.4f} at the end"
+                axes.plot(epochs, y, color=colour, marker=marker, markersize=size, label=end)
                 drawn.append(known)
         if drawn:
             values = np.concatenate(drawn)
@@ -129,16 +128,17 @@ def draw_mistakes(images: ArrayLike, labels: ArrayLike, probabilities: ArrayLike
     captions = [f"{labels[i]} read as {predicted[i]}\n{confidence[i]:.1%} #{i}" for i in shown]
     title = f"Mistakes: {len(wrong) or 'none'} in {len(labels):,} test images"
     if len(wrong) > len(shown):
-        title += f", of which the {len(shown)} most confident"
+        title = f"The {len(shown)} most confident of {len(wrong):,} mistakes in {len(labels):,} test images"
     _gallery(title, dataset, path, np.asarray(images)[shown], captions, [RED] * len(shown), columns=8)
 
 
 def _gallery(
-    title: str, dataset: str, path: Path, images: NDArray[Any], captions: list[str], colours: list[str], columns: int
+    title: str, dataset: str, path: Path, images: ArrayLike, captions: list[str], colours: list[str], columns: int
 ) -> None:
+    images = np.asarray(images)
     rows = math.ceil(len(captions) / columns)
     size = 11 if columns < 8 else 8  # points of a caption
-    figure = _figure(title, dataset, height=0.65 + rows * (WIDTH / columns + 0.03 * size))
+    figure = _figure(title, dataset, height=0.65 + rows * (WIDTH / columns + 0.025 * size))
     cells = list(figure.subplots(rows, columns, squeeze=False).flat) if rows else []
     for axes in cells[len(images) :]:  # the last row may not be full
         axes.axis("off")

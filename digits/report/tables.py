@@ -80,7 +80,7 @@ def print_run(summary: dict[str, Any], console: Console | None = None) -> None:
 
 
 def resume_command(path: str) -> str:
-    """The shell command that goes on from the checkpoint ``path``, quoted where the shell or Hydra's grammar needs it."""
+    """The command that goes on from the checkpoint ``path``, quoted where the shell or Hydra's grammar needs it."""
     if not re.fullmatch(r"[A-Za-z0-9_./-]+", path):
         path = '"' + path.replace('"', '\\"') + '"'
     return f"python train.py {shlex.quote(f'ckpt_path={path}')}"
