@@ -1,5 +1,7 @@
 """Train DeepDigits: `python train.py`, with Hydra overrides such as `trainer.accelerator=tpu seed=1`."""
 
+import contextlib
+import logging
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from digits.errors import DigitsError
 from digits.overrides import check_command_line, check_settings
 
+log = logging.getLogger("digits")
 CONF = Path(__file__).resolve().parent / "conf"
 
 
@@ -26,9 +29,11 @@ def run(settings: DictConfig) -> float:
         config = check_settings(settings)
         OmegaConf.save(settings, run_dir / "config.yaml", resolve=True)
         summary = train(config, run_dir)
-    except (DigitsError, OSError) as error:
-        write_json(run_dir / "summary.json", {"status": "failed", "error": str(error), "run_dir": str(run_dir)})
-        print(f"train.py: {error}", file=sys.stderr)
+    except Exception as error:
+        expected = isinstance(error, DigitsError | OSError)
+        log.error(str(error), exc_info=not expected)
+        with contextlib.suppress(OSError):  # a full disk, perhaps: the line above has said it
+            write_json(run_dir / "summary.json", {"status": "failed", "error": str(error), "run_dir": str(run_dir)})
         if hydra_config.mode == RunMode.MULTIRUN:
             return float("nan")  # the other jobs go on; a sweeper takes it for a failed trial
         sys.exit(getattr(error, "exit_status", 1))

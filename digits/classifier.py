@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from digits.data.module import Batch
 from digits.data.warp import RandomWarp
+from digits.errors import DigitsError
 from digits.network import DeepDigits, to_input
 
 
@@ -112,3 +113,19 @@ class DigitClassifier(L.LightningModule):
             cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with a one-cycle schedule that was planned for another number of steps.
+
+        Raises:
+            DigitsError: the numbers differ.
+        """
+        schedules = checkpoint.get("lr_schedulers")
+        if self._trainer is None or not schedules:
+            return
+        planned, here = schedules[0]["total_steps"], int(self.trainer.estimated_stepping_batches)
+        if planned != here:
+            raise DigitsError(
+                f"ckpt_path: its one-cycle schedule is for {planned:,} steps, this run's for {here:,}; "
+                "resume with the same data, data.batch_size and trainer.max_epochs"
+            )

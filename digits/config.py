@@ -35,9 +35,15 @@ class DataConfig(_Section):
     offline_fallback: bool = Field(description="true or false")
 
     @model_validator(mode="after")
-    def _one_split_an_epoch(self) -> "DataConfig":
+    def _splits(self) -> "DataConfig":
+        images = 4_000 if self.name == "mnist5k" else 60_000
+        if self.val_size + self.batch_size > images:
+            raise ValueError(
+                f"val_size={self.val_size} and data.batch_size={self.batch_size}: together more than the {images:,} "
+                f"training images of {self.name}"
+            )
         if self.test_each_epoch and self.val_size:
-            raise ValueError("test_each_epoch=true takes the place of a validation split; set data.val_size=0")
+            raise ValueError("test_each_epoch=true: takes the place of a validation split; set data.val_size=0")
         return self
 
 
@@ -86,7 +92,7 @@ class TrainerConfig(_Section):
         "auto", 16, 32, 64, "16", "32", "64", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true", "bf16"
     ] = Field(description="auto, 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true")
     fast_dev_run: Annotated[bool | Annotated[int, Field(ge=0)], Field(description="true, false or a number of batches")]
-    max_epochs: Annotated[int, Field(ge=-1)] | None = Field(description="a whole number from 1, or null for the recipe's")
+    max_epochs: Annotated[int, Field(ge=1)] | None = Field(description="a whole number from 1, or null for the recipe's")
     min_epochs: Count | None
     max_steps: int = Field(ge=-1, description="a whole number from 1, or -1 for no limit")
     min_steps: Count | None
@@ -157,7 +163,7 @@ def _explain(problem: Any) -> str:
         known = list(section.model_fields)
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, 1)
         hint = f"did you mean {close[0]}? " if close else ""
-        return f"{key}: no such setting; {hint}allowed here: {', '.join(known)}"
+        return f"{key}={problem['input']!r}: no such setting; {hint}allowed here: {', '.join(known)}"
     if problem["type"] == "missing":
         return f"{key}: a value is needed: {description}"
     if problem["type"] == "value_error":

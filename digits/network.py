@@ -60,8 +60,8 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        drop = (bits < round(self.p * 2**16) - 2**15).as_strided(x.shape, x.stride())
-        return x.masked_fill(drop, 0) * (1 / (1 - self.p))
+        keep = (bits >= round(self.p * 2**16) - 2**15).as_strided(x.shape, x.stride())
+        return x * keep * (1 / (1 - self.p))  # not masked_fill: it turns channels-last into contiguous
 
 
 def _conv(inputs: int, outputs: int) -> list[nn.Module]:
@@ -116,6 +116,7 @@ class DeepDigits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, 10) of ``images`` (N, 1, 28, 28), float in [0, 1] (pixel / 255, 1 = ink)."""
+        images = images.to(self.head[-1].weight.dtype)  # another than float32 where trainer.precision is "…-true"
         return self.head(self.features(images.contiguous(memory_format=torch.channels_last)))
 
     def l2_penalty(self) -> Tensor:

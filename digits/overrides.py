@@ -78,6 +78,7 @@ def _prefix(override: Override) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    text = re.split(r"\n\s*Config search path|\n\s*full_key|\n\s*See https?:", str(error))[0]
-    text = text.replace("\nTo", ". To")
+    text = str(error) or str(error.__cause__)
+    text = re.split(r"\n\s*Config search path|\n\s*full_key|\n\s*See https?:", text)[0]
+    text = text.replace("\nTo", ". To").replace("'++", "'")  # what _forced put before the key
     return re.sub(r"\s+", " ", text).strip()

@@ -96,7 +96,7 @@ def build_trainer(config: Config, data: DigitDataModule, history: History, run_d
     """
     settings = config.trainer.model_dump()
     steps_per_epoch = math.ceil(len(data.train) // data.batch_size / settings["accumulate_grad_batches"])
-    if settings["max_epochs"] is None and settings["max_steps"] == -1 and settings["max_time"] is None:
+    if settings["max_epochs"] is None and settings["max_steps"] == -1:
         settings["max_epochs"] = recipe_epochs(config.recipe, steps_per_epoch)
     callbacks: list[L.Callback] = [history]
     if settings["enable_progress_bar"]:
@@ -132,6 +132,7 @@ def place(settings: dict[str, Any]) -> dict[str, Any]:
         from digits.xla import lightning as xla_lightning  # the only place where training meets torch_xla
 
         return xla_lightning.trainer_arguments(precision, devices)
+    xla.leave_torch_xla_alone()
     if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         raise DigitsError(
             f"trainer.accelerator={accelerator}: torch {torch.__version__} finds no GPU here; "
@@ -215,7 +216,7 @@ def _summary(
         "parameters": classifier.network.count_parameters(),
         "seed": config.seed,
         "epochs": len(history.rows),
-        "accelerator": trainer.accelerator.name() if hasattr(trainer.accelerator, "name") else "cpu",
+        "accelerator": trainer.accelerator.name(),
         "precision": str(trainer.precision),
         "val/sparse_accuracy": max((row["val/sparse_accuracy"] for row in history.rows if "val/loss" in row), default=None),
         **{key: value for key, value in last.items() if key.startswith("train/")},

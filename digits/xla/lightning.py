@@ -59,9 +59,10 @@ def trainer_arguments(precision: str | int, devices: Any) -> dict[str, Any]:
     """
     if importlib.util.find_spec("torch_xla") is None:
         raise DigitsError("trainer.accelerator=tpu: torch_xla is not installed; it has wheels for Linux on x86-64 only")
+    rehearsal = os.environ.get("PJRT_DEVICE") == "CPU"  # asked before torch_xla is imported, which sets it
     from torch_xla._internal import tpu
 
-    if os.environ.get("PJRT_DEVICE") != "CPU" and not tpu.num_available_devices():
+    if not rehearsal and not tpu.num_available_devices():
         raise DigitsError(f"trainer.accelerator=tpu: no TPU was found; to rehearse on the CPU: {REHEARSAL}")
     if devices not in ("auto", 1):
         raise DigitsError(f"trainer.devices={devices}: with trainer.accelerator=tpu only auto is possible")

@@ -1,0 +1,42 @@
+"""What several tests need: the configuration as the command line gives it, and where the full MNIST is."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from digits.config import Config
+from digits.overrides import check_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+needs_full_mnist = pytest.mark.skipif(
+    not os.environ.get("DIGITS_DATA_DIR"), reason="DIGITS_DATA_DIR names no folder with the full MNIST"
+)
+
+
+def configure(*overrides: str) -> Config:
+    """The configuration that `python train.py OVERRIDES` would run."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return check_settings(compose("train", list(overrides)))
+
+
+@pytest.fixture
+def train_py(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python train.py` as a user does, from a folder that is not the project's."""
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, ROOT / "train.py", *arguments],
+            cwd=tmp_path,
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,262 @@
+"""Whole runs on real digits: what they write, what they reach, how they go on."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, configure
+
+from digits.classifier import DigitClassifier
+from digits.config import RecipeConfig
+from digits.errors import DigitsError
+from digits.training import recipe_epochs, train
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SMALL = ("data=mnist5k", "data.batch_size=32", "trainer.accelerator=cpu")
+TINY = (*SMALL, "trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.limit_test_batches=2", "trainer.logger=false")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real small training on the embedded digits."""
+    run_dir = tmp_path_factory.mktemp("run")
+    train(configure(*SMALL, "trainer.max_epochs=5", "recipe.average_decay=0.98"), run_dir)
+    return run_dir
+
+
+def summary(run_dir: Path) -> dict:
+    return json.loads((run_dir / "summary.json").read_text())
+
+
+def test_a_small_training_reads_its_own_held_out_digits(finished: Path):
+    assert summary(finished)["test/sparse_accuracy"] > 0.96
+
+
+def test_the_summary_tells_what_was_run_and_what_came_of_it(finished: Path):
+    content = summary(finished)
+    assert content["dataset"] == "mnist-5k"
+    assert (content["train_images"], content["val_images"], content["test_images"]) == (3667, 333, 1000)
+    assert content["parameters"] == 2_624_394
+    assert (content["seed"], content["epochs"], content["status"]) == (0, 5, "completed")
+    assert content["accelerator"] == "cpu"
+    assert content["precision"] in ("32-true", "bf16-mixed")
+    assert content["test/errors"] == round((1 - content["test/sparse_accuracy"]) * 1000)
+    assert content["run_dir"] == str(finished)
+    assert content["images_per_second"] > 0
+    assert content["seconds"] > 0
+    assert content["torch"] == torch.__version__
+    assert {"test/loss", "lightning", "digits", "git_commit"} <= content.keys()
+
+
+def test_the_summary_has_precision_and_recall_of_each_digit(finished: Path):
+    rows = summary(finished)["per_digit"]
+    assert [row["digit"] for row in rows] == list(range(10))
+    assert sum(row["images"] - row["correct"] for row in rows) == summary(finished)["test/errors"]
+
+
+def test_metrics_csv_has_one_row_an_epoch(finished: Path):
+    rows = list(csv.DictReader((finished / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
+    for column in ("train/loss", "train/sparse_accuracy", "val/loss", "val/sparse_accuracy", "images_per_second"):
+        assert all(float(row[column]) >= 0 for row in rows)
+
+
+def test_a_run_leaves_its_plots_checkpoints_and_events(finished: Path):
+    plots = {path.name for path in (finished / "plots").iterdir()}
+    assert plots == {"accuracy.png", "loss.png", "confusion.png", "ten_digits.png", "mistakes.png"}
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert list(finished.glob("events.out.tfevents.*"))
+
+
+def test_the_best_checkpoint_is_what_was_tested(finished: Path):
+    rows = list(csv.DictReader((finished / "metrics.csv").open()))
+    best = max(range(len(rows)), key=lambda i: float(rows[i]["val/sparse_accuracy"]))
+    checkpoint = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == best
+    assert summary(finished)["val/sparse_accuracy"] == pytest.approx(float(rows[best]["val/sparse_accuracy"]))
+
+
+def test_a_checkpoint_loads_as_the_averaged_classifier(finished: Path):
+    from digits.data.module import DigitDataModule
+
+    classifier = DigitClassifier.load_from_checkpoint(finished / "checkpoints" / "best.ckpt", weights_only=True).eval()
+    data = DigitDataModule("mnist5k", Path("unused"), 1000, 0)
+    data.setup()
+    with torch.no_grad():
+        errors = (classifier(data.test.images).argmax(1) != data.test.labels).sum()
+    assert abs(int(errors) - summary(finished)["test/errors"]) <= 2  # float32 here, perhaps bfloat16 there
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path):
+    exact = (*TINY, "trainer.precision=32-true", "trainer.max_epochs=3", "recipe.schedule=constant")
+    calm = ("model.conv_dropout=0", "model.dense_dropout=0", "recipe.warp=null")  # no draws that a resumed run repeats
+    train(configure(*exact, *calm), tmp_path / "whole")
+    train(configure(*exact, *calm, "trainer.max_epochs=1"), tmp_path / "first")
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    train(configure(*exact, *calm, f"ckpt_path={last}"), tmp_path / "rest")
+
+    states = [
+        torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("whole", "rest")
+    ]
+    for key in ("state_dict", "current_model_state"):
+        for name, tensor in states[0][key].items():
+            assert torch.allclose(tensor, states[1][key][name], atol=1e-6), name
+    rows = list(csv.DictReader((tmp_path / "rest" / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_two_runs_of_one_seed_are_the_same_to_the_bit(tmp_path: Path):
+    states = []
+    for run in ("a", "b"):
+        train(configure(*TINY, "seed=5"), tmp_path / run)
+        states.append(torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_without_validation_the_last_weights_are_tested(tmp_path: Path):
+    content = train(configure(*TINY, "data.val_size=0"), tmp_path)
+    assert content["val/sparse_accuracy"] is None
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_deepdigits_scores_the_test_split_after_each_epoch_and_selects_nothing(tmp_path: Path):
+    train(configure("experiment=deepdigits", *TINY, "data.val_size=0", "trainer.limit_val_batches=2"), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert all(row["test_each_epoch/sparse_accuracy"] for row in rows)
+    assert not [column for column in rows[0] if column.startswith("val/")]
+    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize("experiment", ["null", "deepdigits"])
+def test_fast_dev_run_on_the_cpu(experiment: str, train_py: Run, tmp_path: Path):
+    val_size = ("data.val_size=0",) if experiment == "deepdigits" else ()
+    result = train_py("trainer.accelerator=cpu", "trainer.fast_dev_run=true", "data=mnist5k", f"experiment={experiment}", *val_size)
+    assert result.returncode == 0, result.stderr
+    assert "\x1b" not in result.stdout + result.stderr
+    assert "\r" not in result.stdout + result.stderr
+    run_dir = Path(result.stdout.split("Everything about this run is in:\n")[1].splitlines()[0])
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert run_dir.is_relative_to(tmp_path / "runs")
+    assert (run_dir / ".hydra" / "config.yaml").exists()
+    assert (run_dir / "train.log").exists()
+
+
+def test_a_small_training_set_gets_more_epochs():
+    recipe = configure().recipe
+    assert recipe_epochs(recipe, 60_000 // 128) == recipe.epochs
+    assert recipe_epochs(recipe, 28) * 28 >= recipe.min_steps > (recipe_epochs(recipe, 28) - 1) * 28
+    assert isinstance(recipe, RecipeConfig)
+
+
+def test_ctrl_c_stops_cleanly_and_the_run_can_be_resumed(train_py: Run, tmp_path: Path):
+    arguments = [*SMALL, "trainer.max_epochs=4", "trainer.limit_train_batches=20", "hydra.run.dir=interrupted"]
+    command = [sys.executable, str(ROOT / "train.py"), *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            break
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "Traceback" not in stdout + stderr
+    content = summary(tmp_path / "interrupted")
+    assert content["status"] == "interrupted"
+    assert "ckpt_path=" in stdout
+
+    resumed = train_py(*arguments[:-1], f"ckpt_path={content['last_checkpoint']}", "hydra.run.dir=resumed")
+    assert resumed.returncode == 0, resumed.stderr
+    rows = list(csv.DictReader((tmp_path / "resumed" / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+
+
+@pytest.fixture
+def checkpoint(finished: Path) -> dict:
+    return torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def refused(path: Path, tmp_path: Path, *overrides: str) -> str:
+    with pytest.raises(DigitsError) as error:
+        train(configure(*TINY, f"ckpt_path={path}", *overrides), tmp_path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path: Path):
+    assert "no such file" in refused(tmp_path / "none.ckpt", tmp_path)
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path):
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    assert "not a checkpoint of this project" in refused(tmp_path / "text.ckpt", tmp_path)
+
+
+def test_a_truncated_checkpoint_is_refused(finished: Path, tmp_path: Path):
+    content = (finished / "checkpoints" / "last.ckpt").read_bytes()
+    (tmp_path / "half.ckpt").write_bytes(content[: len(content) // 2])
+    assert "a damaged one" in refused(tmp_path / "half.ckpt", tmp_path)
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(checkpoint: dict, tmp_path: Path):
+    checkpoint["state_dict"]["network.head.0.weight"] = torch.zeros(100, 4096)
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    assert "network.head.0.weight is (100, 4096)" in refused(tmp_path / "other.ckpt", tmp_path)
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(finished: Path, tmp_path: Path):
+    last = finished / "checkpoints" / "last.ckpt"
+    assert "recipe.optimizer=adamw" in refused(last, tmp_path, "recipe=keras")
+
+
+def test_a_checkpoint_of_a_schedule_of_another_length_is_refused(finished: Path, tmp_path: Path):
+    assert "steps" in refused(finished / "checkpoints" / "last.ckpt", tmp_path, "trainer.max_epochs=9")
+
+
+def test_a_missing_gpu_is_one_line(train_py: Run):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    result = train_py("trainer.accelerator=gpu", "data=mnist5k")
+    assert result.returncode == 1
+    assert "finds no GPU here" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_a_run_folder_that_cannot_be_written_is_one_line(train_py: Run, tmp_path: Path):
+    (tmp_path / "runs").write_text("a file in place of the folder")
+    result = train_py("data=mnist5k")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout + result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="RLIMIT_FSIZE is POSIX")
+def test_a_full_disk_in_the_run_folder_is_one_line(tmp_path: Path):
+    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000,) * 2)"
+    start = f"import runpy, sys; sys.argv = ['train.py'] + {[*TINY]!r}; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
+    result = subprocess.run(
+        [sys.executable, "-c", f"{limit}\n{start}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "File too large" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_a_sweep_runs_every_job_and_ends_with_one_table(train_py: Run, tmp_path: Path):
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    result = train_py("-m", *TINY, "trainer.max_epochs=1", f"ckpt_path=null,{tmp_path / 'text.ckpt'}", "model.l2=1e-4,1e-3", "hydra.sweep.dir=sweep")
+    assert result.returncode == 1
+    rows = list(csv.DictReader((tmp_path / "sweep" / "sweep.csv").open()))
+    assert [row["status"] for row in rows] == ["completed", "completed", "failed", "failed"]
+    assert "not a checkpoint" in rows[-1]["error"]
+    accuracies = [float(row["val/sparse_accuracy"]) for row in rows[:2]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert "Traceback" not in result.stdout + result.stderr

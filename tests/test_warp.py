@@ -1,0 +1,164 @@
+"""The random warp: resampling as torch defines it, and how far it may turn, scale, shear and shift a digit."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from digits.data.source import load_mnist5k
+from digits.data.warp import RandomWarp, affine_warp
+from digits.network import to_input
+
+STILL = {"degrees": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Tensor:
+    return to_input(load_mnist5k().train_images[:64])
+
+
+def ellipse(n: int) -> Tensor:
+    """``n`` times a soft blob in the middle, wider than high: its moments say where it went."""
+    y, x = torch.meshgrid(torch.arange(28) - 13.5, torch.arange(28) - 13.5, indexing="ij")
+    return (-(x**2) / 18 - y**2 / 6).exp().expand(n, 1, 28, 28)
+
+
+def centre(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Centre of mass (x, y) of each image, in pixels from the middle."""
+    ink, places = images.squeeze(1), torch.arange(28) - 13.5
+    mass = ink.sum((1, 2))
+    return ink.sum(1) @ places / mass, ink.sum(2) @ places / mass
+
+
+def spread(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Second moments (xx, xy, yy) of each image about its centre, in square pixels."""
+    x0, y0 = centre(images)
+    weights = images.squeeze(1) / images.sum((1, 2, 3))[:, None, None]
+    places = torch.arange(28) - 13.5
+    x, y = (places - x0[:, None])[:, None, :], (places - y0[:, None])[:, :, None]
+    return (weights * x * x).sum((1, 2)), (weights * x * y).sum((1, 2)), (weights * y * y).sum((1, 2))
+
+
+# ---- affine_warp
+
+
+@pytest.mark.parametrize("size", [0.05, 0.3, 1.0], ids=["mild", "strong", "wild"])
+def test_affine_warp_is_torch_grid_sample(digits, size):
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.eye(2, 3) + size * torch.randn(len(digits), 2, 3, generator=generator)
+    grid = F.affine_grid(matrices, list(digits.shape), align_corners=False)
+    expected = F.grid_sample(digits, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    torch.testing.assert_close(affine_warp(digits, matrices), expected, atol=1e-5, rtol=0)
+
+
+def test_affine_warp_takes_images_that_are_not_square(digits):
+    images = digits[:, :, 3:23]
+    matrices = torch.tensor([[0.9, 0.2, 0.1], [-0.3, 1.1, -0.2]]).expand(len(images), 2, 3)
+    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
+    expected = F.grid_sample(images, grid, align_corners=False)
+    torch.testing.assert_close(affine_warp(images, matrices), expected, atol=1e-5, rtol=0)
+
+
+def test_the_identity_returns_the_images(digits):
+    matrices = torch.eye(2, 3).expand(len(digits), 2, 3)
+    torch.testing.assert_close(affine_warp(digits, matrices), digits, atol=1e-5, rtol=0)
+
+
+def test_what_comes_from_outside_is_zero(digits):
+    matrices = torch.tensor([[1.0, 0.0, 3.0], [0.0, 1.0, 0.0]]).expand(len(digits), 2, 3)  # beyond the right edge
+    assert (affine_warp(digits, matrices) == 0).all()
+
+
+# ---- RandomWarp
+
+
+def test_random_warp_is_inactive_in_evaluation(digits):
+    assert torch.equal(RandomWarp(degrees=30, scale=0.3, shear=0.3, shift=5).eval()(digits), digits)
+
+
+def test_random_warp_of_nothing_returns_the_images(digits):
+    torch.testing.assert_close(RandomWarp(**STILL)(digits), digits, atol=1e-5, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_warp(digits):
+    warp = RandomWarp(degrees=10, scale=0.1, shear=0.1, shift=1.5)
+    torch.manual_seed(3)
+    first, second = warp(digits), warp(digits)
+    torch.manual_seed(3)
+    assert torch.equal(warp(digits), first)
+    assert not torch.equal(first, second)
+
+
+def test_each_image_of_a_batch_is_warped_differently(digits):
+    torch.manual_seed(0)
+    warped = RandomWarp(degrees=10, scale=0.1, shear=0.1, shift=1.5)(digits[:1].expand(64, -1, -1, -1))
+    assert len(warped.flatten(1).unique(dim=0)) == 64
+
+
+def test_ink_stays_in_its_range(digits):
+    torch.manual_seed(0)
+    warped = RandomWarp(degrees=10, scale=0.1, shear=0.1, shift=1.5)(digits)
+    assert warped.shape == digits.shape
+    assert 0 <= warped.min() < warped.max() <= 1 + 1e-5
+
+
+def test_shift_moves_the_centre_by_up_to_its_pixels_in_each_direction():
+    torch.manual_seed(0)
+    for moved in centre(RandomWarp(**STILL | {"shift": 3.0})(ellipse(500))):
+        assert -3.01 < moved.min() < -2.9
+        assert 2.9 < moved.max() < 3.01
+        assert abs(moved.mean()) < 0.4  # 5 sigma of the mean of 500
+
+
+def test_shift_leaves_form_and_mass():
+    torch.manual_seed(0)
+    warped = RandomWarp(**STILL | {"shift": 2.0})(ellipse(100))
+    assert torch.allclose(warped.sum((1, 2, 3)), ellipse(1).sum(), rtol=1e-3)
+    for moment, still in zip(spread(warped), spread(ellipse(1)), strict=True):
+        assert torch.allclose(moment, still, atol=0.3)  # between two pixels bilinear sampling blurs by up to 1/4
+
+
+def test_rotation_turns_by_up_to_its_degrees_both_ways():
+    torch.manual_seed(0)
+    xx, xy, yy = spread(RandomWarp(**STILL | {"degrees": 20.0})(ellipse(500)))
+    angles = torch.atan2(2 * xy, xx - yy) / 2 * 180 / math.pi  # of the blob's long axis
+    assert -20.3 < angles.min() < -19
+    assert 19 < angles.max() < 20.3
+    assert abs(angles.mean()) < 2.6  # 5 sigma of the mean of 500
+
+
+def test_rotation_turns_about_the_middle():
+    torch.manual_seed(0)
+    for moved in centre(RandomWarp(**STILL | {"degrees": 20.0})(ellipse(100))):
+        assert moved.abs().max() < 0.01
+
+
+def test_scale_changes_each_side_by_up_to_its_share():
+    torch.manual_seed(0)
+    still_xx, _, still_yy = spread(ellipse(1))
+    xx, _, yy = spread(RandomWarp(**STILL | {"scale": 0.2})(ellipse(500)))
+    for factor in ((xx / still_xx).sqrt(), (yy / still_yy).sqrt()):
+        assert 0.79 < factor.min() < 0.84
+        assert 1.18 < factor.max() < 1.24  # bilinear sampling blurs, which widens by up to 3 % more
+
+
+def test_scale_draws_width_and_height_apart():
+    torch.manual_seed(0)
+    xx, _, yy = spread(RandomWarp(**STILL | {"scale": 0.2})(ellipse(500)))
+    assert abs(torch.corrcoef(torch.stack([xx, yy]))[0, 1]) < 0.2
+
+
+def test_shear_moves_x_by_up_to_its_share_of_y():
+    torch.manual_seed(0)
+    _, xy, yy = spread(RandomWarp(**STILL | {"shear": 0.3})(ellipse(500)))
+    slope = xy / yy  # of x over y: the blob itself has none
+    assert -0.31 < slope.min() < -0.27
+    assert 0.27 < slope.max() < 0.31
+
+
+def test_shear_leaves_the_rows_where_they_are():
+    torch.manual_seed(0)
+    warped = RandomWarp(**STILL | {"shear": 0.3})(ellipse(100))
+    torch.testing.assert_close(warped.sum(3), ellipse(100).sum(3), atol=1e-3, rtol=1e-3)

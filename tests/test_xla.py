@@ -1,0 +1,62 @@
+"""One XLA device, rehearsed on the CPU; each test in a process of its own, as torch_xla chooses its device once."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+needs_xla = pytest.mark.skipif(importlib.util.find_spec("torch_xla") is None, reason="torch_xla has no wheel here")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+XLA = ("trainer.accelerator=tpu", "data=mnist5k", "data.batch_size=16", "hydra.run.dir=run")
+
+
+def test_importing_the_package_imports_none_of_the_heavy_libraries():
+    code = "import digits, sys; print({'torch_xla', 'jax', 'gradio', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+@needs_xla
+def test_training_on_the_cpu_does_not_import_torch_xla(tmp_path: Path):
+    code = (
+        "import sys; from conftest import configure; from digits.training import train; from pathlib import Path\n"
+        f"train(configure('data=mnist5k', 'trainer.accelerator=cpu', 'trainer.fast_dev_run=true'), Path({str(tmp_path)!r}))\n"
+        "print('torch_xla' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert result.stdout.strip().endswith("False"), result.stderr
+
+
+@needs_xla
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_fast_dev_run_on_one_xla_device(precision: str, train_py: Run, tmp_path: Path):
+    result = train_py(*XLA, "trainer.fast_dev_run=true", f"trainer.precision={precision}", PJRT_DEVICE="CPU")
+    assert result.returncode == 0, result.stdout + result.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["accelerator"], summary["precision"]) == ("tpu", precision)
+
+
+@needs_xla
+def test_a_checkpoint_written_on_xla_loads_on_the_cpu(train_py: Run, tmp_path: Path):
+    result = train_py(*XLA, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", PJRT_DEVICE="CPU")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+    import torch
+
+    from digits.classifier import DigitClassifier
+
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert DigitClassifier.load_from_checkpoint(path, weights_only=True)(torch.zeros(1, 28, 28)).shape == (1, 10)
+
+
+@needs_xla
+def test_without_a_tpu_one_line_says_so_and_gives_the_command_to_rehearse(train_py: Run, monkeypatch):
+    monkeypatch.delenv("PJRT_DEVICE", raising=False)
+    result = train_py("trainer.accelerator=tpu", "data=mnist5k")
+    assert result.returncode == 1
+    assert "no TPU was found" in result.stdout
+    assert "PJRT_DEVICE=CPU python train.py trainer.accelerator=tpu" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
