@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -54,7 +55,12 @@ def main() -> None:
     except DigitsError as error:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    run()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises, and does not print, what it meets
+    try:
+        run()
+    except OSError as error:
+        print(f"train.py: the run folder cannot be made: {error}; name another with hydra.run.dir=...", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

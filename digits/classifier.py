@@ -1,20 +1,25 @@
 """The LightningModule: what is minimised, what is measured, and how the weights move."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from digits.data.module import Batch
 from digits.data.warp import RandomWarp
 from digits.errors import DigitsError
 from digits.network import DeepDigits, to_input
+
+
+def _each_split(make: Callable[[], Metric]) -> nn.ModuleDict:
+    return nn.ModuleDict({f"{split}_": make() for split in ("train", "val", "test")})  # a module has train() already
 
 
 class KerasAdam(torch.optim.Adam):
@@ -50,10 +55,8 @@ class DigitClassifier(L.LightningModule):
         self.network = DeepDigits(**model)
         self.warp = RandomWarp(**recipe["warp"]) if recipe["warp"] else nn.Identity()
         self.recipe = recipe
-        self.loss = nn.ModuleDict({f"{split}_": MeanMetric(nan_strategy="disable") for split in ("train", "val", "test")})
-        self.accuracy = nn.ModuleDict(
-            {f"{split}_": MulticlassAccuracy(10, average="micro", validate_args=False) for split in ("train", "val", "test")}
-        )
+        self.loss = _each_split(lambda: MeanMetric(nan_strategy="disable"))
+        self.accuracy = _each_split(lambda: MulticlassAccuracy(10, average="micro", validate_args=False))
         self.test_logits: list[Tensor] = []  # of each test batch, for the report
 
     def forward(self, images: Tensor) -> Tensor:
@@ -87,7 +90,7 @@ class DigitClassifier(L.LightningModule):
         return logits
 
     def _measure(self, split: str, prefix: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        mean, accuracy = self.loss[f"{split}_"], self.accuracy[f"{split}_"]
+        mean, accuracy = (cast(Metric, metrics[f"{split}_"]) for metrics in (self.loss, self.accuracy))
         mean.update(loss.detach(), len(labels))
         accuracy.update(logits.detach(), labels)
         self.log(f"{prefix}/loss", mean, on_step=False, on_epoch=True)
@@ -101,7 +104,7 @@ class DigitClassifier(L.LightningModule):
         else:
             kernels = [layer.weight for layer in self.network.weight_layers()]
             others = [p for p in self.parameters() if all(p is not kernel for kernel in kernels)]
-            groups = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
+            groups: list[dict[str, Any]] = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
             optimizer = torch.optim.AdamW(groups, rate, weight_decay=self.recipe["weight_decay"], fused=fused)
         if self.recipe["schedule"] == "constant":
             return optimizer

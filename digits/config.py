@@ -17,7 +17,9 @@ Count = Annotated[int, Field(ge=1, description="a whole number from 1")]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False, description="a number from 0 up to, not including, 1")]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, description="a number from 0")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="a number above 0")]
-Folder = Annotated[str, Field(min_length=1, description="a folder"), AfterValidator(lambda s: str(Path(s).expanduser()))]
+Folder = Annotated[
+    str, Field(min_length=1, description="a folder"), AfterValidator(lambda s: str(Path(s).expanduser()))
+]
 Limit = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | None,
     Field(description="a number of batches, a share of them from 0.0 to 1.0, or null"),
@@ -89,10 +91,25 @@ class TrainerConfig(_Section):
     strategy: str = Field(description="the name of a Lightning strategy, such as auto or ddp")
     num_nodes: Count
     precision: Literal[
-        "auto", 16, 32, 64, "16", "32", "64", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true", "bf16"
+        "auto",
+        16,
+        32,
+        64,
+        "16",
+        "32",
+        "64",
+        "16-mixed",
+        "bf16-mixed",
+        "16-true",
+        "bf16-true",
+        "32-true",
+        "64-true",
+        "bf16",
     ] = Field(description="auto, 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true")
     fast_dev_run: Annotated[bool | Annotated[int, Field(ge=0)], Field(description="true, false or a number of batches")]
-    max_epochs: Annotated[int, Field(ge=1)] | None = Field(description="a whole number from 1, or null for the recipe's")
+    max_epochs: Annotated[int, Field(ge=1)] | None = Field(
+        description="a whole number from 1, or null for the recipe's"
+    )
     min_epochs: Count | None
     max_steps: int = Field(ge=-1, description="a whole number from 1, or -1 for no limit")
     min_steps: Count | None

@@ -116,7 +116,7 @@ class DeepDigits(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, 10) of ``images`` (N, 1, 28, 28), float in [0, 1] (pixel / 255, 1 = ink)."""
-        images = images.to(self.head[-1].weight.dtype)  # another than float32 where trainer.precision is "…-true"
+        images = images.to(next(self.parameters()).dtype)  # another than float32 where trainer.precision is "…-true"
         return self.head(self.features(images.contiguous(memory_format=torch.channels_last)))
 
     def l2_penalty(self) -> Tensor:

@@ -33,10 +33,12 @@ def check_command_line(arguments: list[str], conf: Path) -> None:
         return  # another configuration than the project's: its jobs are checked when they start
     try:
         overrides = OverridesParser.create().parse_overrides(options.overrides)
-        with initialize_config_dir(str(Path(options.config_dir).absolute() if options.config_dir else conf), version_base="1.3"):
+        with initialize_config_dir(
+            str(Path(options.config_dir).absolute() if options.config_dir else conf), version_base="1.3"
+        ):
             for job in _jobs(overrides, options.multirun):
                 check_settings(compose("train", job))
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
         raise ConfigError(_one_line(error)) from error
 
 
@@ -74,7 +76,9 @@ def _prefix(override: Override) -> str:
     """`++` for a plain setting: Hydra then lets an unknown key pass, and the check names it and what is allowed."""
     groups = {"data", "model", "recipe", "trainer", "experiment"}
     plain = override.type is not None and override.type.name == "CHANGE"
-    return "++" if plain and override.key_or_group not in groups and not override.key_or_group.startswith("hydra") else ""
+    return (
+        "++" if plain and override.key_or_group not in groups and not override.key_or_group.startswith("hydra") else ""
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 
 from digits import __version__, xla
 from digits.callbacks import History, Progress, RisingAverage
@@ -41,12 +40,14 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
         DigitsError: the data, the device or the checkpoint cannot be used.
     """
     start = time.perf_counter()
+    run_dir.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     L.seed_everything(config.seed, verbose=False)
-    data = DigitDataModule(**dict(config.data), seed=config.seed)  # type: ignore[arg-type]
+    data = DigitDataModule(**dict(config.data), seed=config.seed)
     data.setup()
     classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump())
-    classifier.network.to(memory_format=torch.channels_last)  # twice as fast on CPU and GPU
+    # twice as fast on CPU and GPU
+    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     history = History(run_dir)
     trainer = build_trainer(config, data, history, run_dir)
     if config.ckpt_path is not None:
@@ -98,6 +99,7 @@ def build_trainer(config: Config, data: DigitDataModule, history: History, run_d
     steps_per_epoch = math.ceil(len(data.train) // data.batch_size / settings["accumulate_grad_batches"])
     if settings["max_epochs"] is None and settings["max_steps"] == -1:
         settings["max_epochs"] = recipe_epochs(config.recipe, steps_per_epoch)
+    settings["log_every_n_steps"] = max(min(settings["log_every_n_steps"], steps_per_epoch), 1)  # a small set has few
     callbacks: list[L.Callback] = [history]
     if settings["enable_progress_bar"]:
         callbacks.append(Progress(history))
@@ -218,7 +220,9 @@ def _summary(
         "epochs": len(history.rows),
         "accelerator": trainer.accelerator.name(),
         "precision": str(trainer.precision),
-        "val/sparse_accuracy": max((row["val/sparse_accuracy"] for row in history.rows if "val/loss" in row), default=None),
+        "val/sparse_accuracy": max(
+            (row["val/sparse_accuracy"] for row in history.rows if "val/loss" in row), default=None
+        ),
         **{key: value for key, value in last.items() if key.startswith("train/")},
         **metrics,
         "images_per_second": round(images / seconds, 1) if seconds else None,

@@ -61,9 +61,9 @@ def test_a_mistyped_key_is_answered_with_the_one_that_was_meant():
         check_command_line(["model.dense_droput=0.3"], CONF)
 
 
-@pytest.mark.parametrize("override", ["experiment=fast", "data=cifar10"])
+@pytest.mark.parametrize("override", ["experiment=fast", "experiment=null", "data=cifar10"])
 def test_an_unknown_file_of_a_group_is_answered_with_those_there_are(override):
-    with pytest.raises(ConfigError, match="Available options"):
+    with pytest.raises(ConfigError, match="options|group"):
         check_command_line([override], CONF)
 
 
@@ -150,7 +150,11 @@ def test_a_refused_override_is_one_line_with_status_2_and_leaves_no_folder(train
 
 
 def test_help_shows_the_settings_without_loading_torch(train_py: Run):
-    code = f"import runpy, sys; sys.argv = ['train.py', '--help']\ntry: runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\nfinally: print('torch' in sys.modules)"
+    code = (
+        "import runpy, sys; sys.argv = ['train.py', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+        "finally: print('torch' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "dense_dropout" in result.stdout
     assert result.stdout.rstrip().endswith("False")

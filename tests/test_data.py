@@ -29,7 +29,10 @@ def test_a_batch_is_a_flat_dict_of_uint8_images_and_int64_labels():
 
 def test_an_image_stays_with_its_label():
     digits = load_mnist5k()
-    known = {image.numpy().tobytes(): int(label) for image, label in zip(digits.train_images, digits.train_labels, strict=True)}
+    known = {
+        image.numpy().tobytes(): int(label)
+        for image, label in zip(digits.train_images, digits.train_labels, strict=True)
+    }
     for batch in embedded().train_dataloader():
         for image, label in zip(batch["image"], batch["label"], strict=True):
             assert known[image.numpy().tobytes()] == label

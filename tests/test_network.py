@@ -76,6 +76,14 @@ def test_memory_layout_of_the_kernels_does_not_matter(network, images):
     torch.testing.assert_close(network(images), contiguous, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_images_are_taken_in_the_dtype_of_the_kernels(network, images, dtype):
+    expected = network.eval()(images)
+    logits = network.to(dtype)(images)  # what trainer.precision=64-true and bf16-true do
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), expected, atol=0.05, rtol=0)
+
+
 def test_state_dict_round_trip(network, images):
     network(images)  # moves the running statistics away from their first values
     file = io.BytesIO()

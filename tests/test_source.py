@@ -395,7 +395,7 @@ def unprivileged():
 def open_folder():
     """A folder that everybody can look into: pytest's tmp_path is closed to all but its owner."""
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
+        Path.chmod(folder, 0o755)
         yield Path(folder)
 
 

@@ -20,15 +20,21 @@ from digits.errors import DigitsError
 from digits.training import recipe_epochs, train
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-SMALL = ("data=mnist5k", "data.batch_size=32", "trainer.accelerator=cpu")
-TINY = (*SMALL, "trainer.max_epochs=2", "trainer.limit_train_batches=3", "trainer.limit_test_batches=2", "trainer.logger=false")
+SMALL = ("data=mnist5k", "data.batch_size=16", "recipe.average_decay=0.99", "trainer.accelerator=cpu")
+TINY = (
+    *SMALL,
+    "trainer.max_epochs=2",
+    "trainer.limit_train_batches=3",
+    "trainer.limit_test_batches=2",
+    "trainer.logger=false",
+)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real small training on the embedded digits."""
     run_dir = tmp_path_factory.mktemp("run")
-    train(configure(*SMALL, "trainer.max_epochs=5", "recipe.average_decay=0.98"), run_dir)
+    train(configure(*SMALL, "trainer.max_epochs=5", "recipe.learning_rate=1e-3"), run_dir)
     return run_dir
 
 
@@ -103,9 +109,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path):
     last = tmp_path / "first" / "checkpoints" / "last.ckpt"
     train(configure(*exact, *calm, f"ckpt_path={last}"), tmp_path / "rest")
 
-    states = [
-        torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("whole", "rest")
-    ]
+    states = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("whole", "rest")]
     for key in ("state_dict", "current_model_state"):
         for name, tensor in states[0][key].items():
             assert torch.allclose(tensor, states[1][key][name], atol=1e-6), name
@@ -135,10 +139,11 @@ def test_deepdigits_scores_the_test_split_after_each_epoch_and_selects_nothing(t
     assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
 
 
-@pytest.mark.parametrize("experiment", ["null", "deepdigits"])
-def test_fast_dev_run_on_the_cpu(experiment: str, train_py: Run, tmp_path: Path):
-    val_size = ("data.val_size=0",) if experiment == "deepdigits" else ()
-    result = train_py("trainer.accelerator=cpu", "trainer.fast_dev_run=true", "data=mnist5k", f"experiment={experiment}", *val_size)
+@pytest.mark.parametrize(
+    "experiment", [(), ("experiment=deepdigits", "data.val_size=0")], ids=["default", "deepdigits"]
+)
+def test_fast_dev_run_on_the_cpu(experiment: tuple[str, ...], train_py: Run, tmp_path: Path):
+    result = train_py("trainer.accelerator=cpu", "trainer.fast_dev_run=true", "data=mnist5k", *experiment)
     assert result.returncode == 0, result.stderr
     assert "\x1b" not in result.stdout + result.stderr
     assert "\r" not in result.stdout + result.stderr
@@ -240,11 +245,12 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(train_py: Run, tmp_path
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="RLIMIT_FSIZE is POSIX")
 def test_a_full_disk_in_the_run_folder_is_one_line(tmp_path: Path):
-    limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000,) * 2)"
-    start = f"import runpy, sys; sys.argv = ['train.py'] + {[*TINY]!r}; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
-    result = subprocess.run(
-        [sys.executable, "-c", f"{limit}\n{start}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    code = (
+        "import resource, runpy, signal, sys\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000,) * 2)\n"
+        f"sys.argv = ['train.py', *{[*TINY]!r}]; runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
     )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "File too large" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr
@@ -252,7 +258,14 @@ def test_a_full_disk_in_the_run_folder_is_one_line(tmp_path: Path):
 
 def test_a_sweep_runs_every_job_and_ends_with_one_table(train_py: Run, tmp_path: Path):
     (tmp_path / "text.ckpt").write_text("not a checkpoint")
-    result = train_py("-m", *TINY, "trainer.max_epochs=1", f"ckpt_path=null,{tmp_path / 'text.ckpt'}", "model.l2=1e-4,1e-3", "hydra.sweep.dir=sweep")
+    result = train_py(
+        "-m",
+        *TINY,
+        "trainer.max_epochs=1",
+        f"ckpt_path=null,{tmp_path / 'text.ckpt'}",
+        "model.l2=1e-4,1e-3",
+        "hydra.sweep.dir=sweep",
+    )
     assert result.returncode == 1
     rows = list(csv.DictReader((tmp_path / "sweep" / "sweep.csv").open()))
     assert [row["status"] for row in rows] == ["completed", "completed", "failed", "failed"]

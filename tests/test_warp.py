@@ -71,6 +71,17 @@ def test_what_comes_from_outside_is_zero(digits):
     assert (affine_warp(digits, matrices) == 0).all()
 
 
+def test_another_default_dtype_than_the_images_changes_nothing(digits):
+    warp = RandomWarp(**STILL)
+    torch.set_default_dtype(torch.float64)  # as Lightning does for trainer.precision=64-true
+    try:
+        warped = warp(digits)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert warped.dtype == torch.float32
+    torch.testing.assert_close(warped, digits, atol=1e-5, rtol=0)
+
+
 # ---- RandomWarp
 
 

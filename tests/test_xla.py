@@ -23,7 +23,8 @@ def test_importing_the_package_imports_none_of_the_heavy_libraries():
 def test_training_on_the_cpu_does_not_import_torch_xla(tmp_path: Path):
     code = (
         "import sys; from conftest import configure; from digits.training import train; from pathlib import Path\n"
-        f"train(configure('data=mnist5k', 'trainer.accelerator=cpu', 'trainer.fast_dev_run=true'), Path({str(tmp_path)!r}))\n"
+        "config = configure('data=mnist5k', 'trainer.accelerator=cpu', 'trainer.fast_dev_run=true')\n"
+        f"train(config, Path({str(tmp_path)!r}))\n"
         "print('torch_xla' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True)
@@ -41,7 +42,14 @@ def test_fast_dev_run_on_one_xla_device(precision: str, train_py: Run, tmp_path:
 
 @needs_xla
 def test_a_checkpoint_written_on_xla_loads_on_the_cpu(train_py: Run, tmp_path: Path):
-    result = train_py(*XLA, "trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1", "trainer.limit_test_batches=1", PJRT_DEVICE="CPU")
+    result = train_py(
+        *XLA,
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=2",
+        "trainer.limit_val_batches=1",
+        "trainer.limit_test_batches=1",
+        PJRT_DEVICE="CPU",
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
     import torch

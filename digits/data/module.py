@@ -92,7 +92,7 @@ class DigitDataModule(L.LightningDataModule):
     def __init__(
         self,
         name: str,
-        data_dir: Path,
+        data_dir: Path | str,
         batch_size: int,
         val_size: int,
         test_each_epoch: bool = False,
@@ -100,8 +100,8 @@ class DigitDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.name = name
-        self.data_dir = data_dir
+        self.dataset = name
+        self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.val_size = val_size
         self.test_each_epoch = test_each_epoch
@@ -118,10 +118,10 @@ class DigitDataModule(L.LightningDataModule):
         """
         if self.digits is not None:
             return
-        digits = load_digits(self.name, self.data_dir, self.offline_fallback)
+        digits = load_digits(self.dataset, self.data_dir, self.offline_fallback)
         images, val_size = len(digits.train_labels), self.val_size
-        if digits.name == "mnist-5k" and self.name == "mnist":  # the embedded digits stand in: hold out the same share
-            val_size = val_size * images // 60_000
+        if digits.name == "mnist-5k" and self.dataset == "mnist":
+            val_size = val_size * images // 60_000  # the embedded digits stand in: hold out the same share
         if val_size + self.batch_size > images:
             raise ConfigError(
                 f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {images:,} training "

@@ -8,7 +8,6 @@ import contextlib
 import gzip
 import hashlib
 import logging
-import os
 import queue
 import threading
 from dataclasses import dataclass
@@ -92,7 +91,7 @@ def load_mnist(data_dir: Path) -> DigitSet:
     Raises:
         DigitsError: the folder cannot be read or written, or a file is lacking and no mirror delivers it.
     """
-    raw = Path(os.path.expanduser(data_dir)) / "MNIST" / "raw"
+    raw = data_dir.expanduser() / "MNIST" / "raw"
     faults: dict[Path, str] = {}  # damaged files, each with what is wrong
     silent: dict[str, str] = {}  # mirrors that do not answer, each with the reason
     try:
@@ -215,6 +214,6 @@ def _store(path: Path, content: bytes) -> None:
     part = path.with_name(f"{path.name}.part")
     try:
         part.write_bytes(content)
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)

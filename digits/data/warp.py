@@ -21,7 +21,7 @@ def affine_warp(images: Tensor, matrices: Tensor) -> Tensor:
         float (N, 1, H, W).
     """
     n, _, height, width = images.shape
-    ys, xs = torch.arange(height, device=images.device), torch.arange(width, device=images.device)
+    ys, xs = (torch.arange(size, dtype=images.dtype, device=images.device) for size in (height, width))
     y, x = torch.meshgrid((2 * ys + 1) / height - 1, (2 * xs + 1) / width - 1, indexing="ij")
     grid = torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
     source = matrices @ grid  # (N, 2, H * W)
@@ -51,10 +51,10 @@ class RandomWarp(nn.Module):
         self.shift = shift
 
     def forward(self, images: Tensor) -> Tensor:
-        """float (N, 1, 28, 28) -> the same shape."""
+        """Warp float images (N, 1, 28, 28)."""
         if not self.training:
             return images
-        draws = 2 * torch.rand(6, images.shape[0], device=images.device) - 1
+        draws = 2 * torch.rand(6, images.shape[0], dtype=images.dtype, device=images.device) - 1
         angle = draws[0] * math.radians(self.degrees)
         width, height = 1 + self.scale * draws[1], 1 + self.scale * draws[2]
         shear = self.shear * draws[3]

@@ -14,4 +14,4 @@ def tpu_present() -> bool:
 
 def leave_torch_xla_alone() -> None:
     """Keep Lightning's Trainer from importing torch_xla, which takes seconds, to print that there is no TPU."""
-    XLAAccelerator.is_available = staticmethod(lambda: False)  # type: ignore[method-assign]
+    XLAAccelerator.is_available = staticmethod(lambda: False)  # type: ignore[assignment]

@@ -44,7 +44,7 @@ class XLAMixedPrecision(XLAPrecision):
 
     def __init__(self) -> None:
         super().__init__("32-true")
-        self.precision = "bf16-mixed"  # type: ignore[assignment]  # Lightning's list has true precisions only
+        self.precision = "bf16-mixed"  # Lightning's list has true precisions only
 
     def forward_context(self) -> AbstractContextManager[Any]:
         """Autocast around every step."""

@@ -1,0 +1,120 @@
+"""The Keras side of `vs_keras.py`, which runs it in an environment of its own; also how both sides take turns."""
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+
+class Turns:
+    """Work only when told to: one line in ("train" or "evaluate"), one line of JSON out when that is done.
+
+    The lines go through the standard input and output; whatever else is printed goes to the standard error.
+    """
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+        self._start = 0.0
+
+    def say(self, **message: Any) -> None:
+        """Send one message."""
+        print(json.dumps(message), file=self._out, flush=True)
+
+    def wait(self) -> None:
+        """Sleep until it is this side's turn, then start the clock; leave the process where no turn will come."""
+        if not sys.stdin.readline():
+            os._exit(0)  # from inside a training that would otherwise go on; there is nothing to save
+        self._start = time.perf_counter()
+
+    def done(self, images: int, stop: float | None = None) -> None:
+        """Report what was done since :meth:`wait`, until now or until ``stop``."""
+        self.say(images=images, seconds=(stop or time.perf_counter()) - self._start)
+
+
+def main() -> None:
+    """Train for ever, an epoch of ``steps`` batches and an evaluation at a time, each when told to."""
+    job = json.loads(sys.argv[1])
+    turns = Turns()
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    from keras import layers
+
+    tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
+    if job["precision"] == "bfloat16":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    keras.utils.set_random_seed(0)
+
+    def conv(filters: int, **options: Any) -> list[Any]:
+        return [layers.Conv2D(filters, 3, activation="relu", **options), layers.BatchNormalization()]
+
+    def dense(units: int) -> list[Any]:
+        regularizer = keras.regularizers.l2(0.001)
+        layer = layers.Dense(units, activation="relu", kernel_regularizer=regularizer)
+        return [layer, layers.BatchNormalization(), layers.Dropout(0.5)]
+
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            *conv(32),
+            *conv(64),
+            layers.MaxPooling2D(),
+            layers.Dropout(0.25),
+            *conv(128),
+            *conv(256, kernel_regularizer=keras.regularizers.l2(0.001)),
+            layers.MaxPooling2D(),
+            layers.Dropout(0.25),
+            layers.Flatten(),
+            *dense(512),
+            *dense(256),
+            layers.Dense(10, activation="softmax", dtype="float32"),
+        ]
+    )
+    model.compile(
+        optimizer="adam",
+        loss="sparse_categorical_crossentropy",
+        metrics=["sparse_categorical_accuracy"],
+        jit_compile="auto",
+    )
+
+    class Clock(keras.callbacks.Callback):
+        """Waits before each epoch and each evaluation, and reports when the last batch is done."""
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            turns.wait()
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.stop = time.perf_counter()
+
+        def on_test_begin(self, logs: Any = None) -> None:  # after the last batch of the epoch
+            turns.done(images=len(x), stop=self.stop)
+            turns.wait()
+
+        def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.stop = time.perf_counter()
+
+        def on_test_end(self, logs: Any = None) -> None:
+            turns.done(images=len(test_x), stop=self.stop)
+
+    digits = np.load(job["digits"])
+    x, test_x = (digits[f"{part}_images"][..., None].astype(np.float32) / 255 for part in ("train", "test"))
+    y, test_y = digits["train_labels"], digits["test_labels"]
+    x, y = x[: job["steps"] * job["batch_size"]], y[: job["steps"] * job["batch_size"]]
+    turns.say(parameters=model.count_params(), version=f"Keras {keras.__version__} on TensorFlow {tf.__version__}")
+    model.fit(
+        x,
+        y,
+        batch_size=job["batch_size"],
+        epochs=1_000_000,
+        validation_data=(test_x, test_y),
+        validation_batch_size=job["batch_size"],
+        callbacks=[Clock()],
+        verbose=0,
+    )
+
+
+if __name__ == "__main__":
+    main()
