@@ -4,6 +4,8 @@ The architecture and every default are those of DeepDigits_AI, a Keras model: Re
 Glorot-uniform kernels, zero biases, Keras's momentum and epsilon.
 """
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -112,7 +114,7 @@ class DeepDigits(nn.Module):
         )
         for layer in self.weight_layers():  # Keras's defaults
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(cast(Tensor, layer.bias))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, 10) of ``images`` (N, 1, 28, 28), float in [0, 1] (pixel / 255, 1 = ink)."""

@@ -124,8 +124,8 @@ class DigitDataModule(L.LightningDataModule):
             val_size = val_size * images // 60_000  # the embedded digits stand in: hold out the same share
         if val_size + self.batch_size > images:
             raise ConfigError(
-                f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {images:,} training "
-                f"images; allowed is val_size + batch_size up to {images:,}"
+                f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {images:,} "
+                f"training images; allowed is val_size + batch_size up to {images:,}"
             )
         train, val = stratified_split(digits.train_labels, val_size, self.seed)
         self.digits = digits

@@ -1,6 +1,5 @@
 """The XLA device for Lightning's Trainer: accelerator, strategy and precision."""
 
-import importlib.util
 import os
 from contextlib import AbstractContextManager
 from typing import Any
@@ -11,6 +10,7 @@ from lightning.pytorch.plugins.precision import XLAPrecision
 from lightning.pytorch.strategies import SingleDeviceXLAStrategy
 
 from digits.errors import DigitsError
+from digits.xla import torch_xla_installed, tpu_present
 
 REHEARSAL = "PJRT_DEVICE=CPU python train.py trainer.accelerator=tpu"
 
@@ -19,12 +19,12 @@ class XLADevices(XLAAccelerator):
     """A TPU, or the CPU in its place where PJRT_DEVICE=CPU asks for that; Lightning counts TPU chips only."""
 
     @staticmethod
-    def auto_device_count() -> int:
+    def auto_device_count() -> int:  # type: ignore[override]  # Lightning caches it
         """One: a process has one logical device."""
         return 1
 
     @staticmethod
-    def is_available() -> bool:
+    def is_available() -> bool:  # type: ignore[override]  # Lightning caches it
         """True: :func:`trainer_arguments` has looked."""
         return True
 
@@ -57,12 +57,9 @@ def trainer_arguments(precision: str | int, devices: Any) -> dict[str, Any]:
     Raises:
         DigitsError: torch_xla is not installed, or there is neither a TPU nor PJRT_DEVICE=CPU.
     """
-    if importlib.util.find_spec("torch_xla") is None:
+    if not torch_xla_installed():
         raise DigitsError("trainer.accelerator=tpu: torch_xla is not installed; it has wheels for Linux on x86-64 only")
-    rehearsal = os.environ.get("PJRT_DEVICE") == "CPU"  # asked before torch_xla is imported, which sets it
-    from torch_xla._internal import tpu
-
-    if not rehearsal and not tpu.num_available_devices():
+    if os.environ.get("PJRT_DEVICE") not in ("CPU", "TPU") and not tpu_present():
         raise DigitsError(f"trainer.accelerator=tpu: no TPU was found; to rehearse on the CPU: {REHEARSAL}")
     if devices not in ("auto", 1):
         raise DigitsError(f"trainer.devices={devices}: with trainer.accelerator=tpu only auto is possible")
