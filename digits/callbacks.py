@@ -121,7 +121,7 @@ class Progress(ProgressBar):
     def _open(self, what: str, total: float) -> None:
         self._close()
         if self.enabled:
-            layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining} {postfix}"
+            layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
             self.bar = tqdm(desc=what, total=int(total), leave=False, dynamic_ncols=True, bar_format=layout)
 
     def _close(self) -> None:
@@ -142,7 +142,7 @@ class Progress(ProgressBar):
             parts.append(f"acc {float(pl_module.accuracy['train_'].compute()):.4f}")
             if self.history.rows and "val/sparse_accuracy" in self.history.rows[-1]:
                 parts.append(f"val {self.history.rows[-1]['val/sparse_accuracy']:.4f}")
-            parts.append(f"{self.history.images_per_second():.0f}/s")
+            parts.append(f"{self.history.images_per_second():.0f} img/s")
             self.bar.set_postfix_str(" ".join(parts), refresh=False)
         self.bar.update()
 
