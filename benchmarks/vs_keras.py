@@ -1,12 +1,13 @@
 """Training and evaluation of the same network here and in Keras on TensorFlow, timed in turns on the same machine.
 
-    python benchmarks/vs_keras.py                                                  about four minutes on two cores
+    python benchmarks/vs_keras.py                                                  some minutes on two cores
     python benchmarks/vs_keras.py --batch-size 128 512 --precision float32 bfloat16
 
 Each side is a process that keeps warm and sleeps while the other works: this project as `python train.py
 experiment=deepdigits` runs it (Lightning, Adam, L2, dropout, metrics, the data module), Keras as `model.fit` and its
 validation run it, with the same settings on the same images. A round is a number of training steps, then an evaluation
-of the test images, on one side and then on the other; the first round warms up (Keras compiles there) and is left out.
+of the test images, on one side and then on the other; two rounds of warming up come first (Keras may compile in both)
+and are left out.
 Printed are the images a second of each side, the median over the rounds, and their ratio.
 
 TensorFlow does not go well with torch in one environment: it is installed once, about a gigabyte, into one of its own.
@@ -35,6 +36,7 @@ from digits.errors import DigitsError
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = ["tensorflow-cpu==2.21.*", "keras==3.15.*"]
+WARM_UP_ROUNDS = 2
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
@@ -66,11 +68,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures to this file")
     arguments = parser.parse_args()
     try:
+        if arguments.json:
+            arguments.json.touch()  # a file that cannot be written is better known before than after
         results = compare(arguments)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(results, indent=2) + "\n")
     except (DigitsError, OSError) as error:
         sys.exit(f"vs_keras.py: {error}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
                     if not results["rows"]:
                         results |= {"ours": ours.hello["version"], "keras": theirs.hello["version"]}
                         print(_head(results))
-                    rounds = [_round(ours, theirs) for _ in range(arguments.rounds + 1)][1:]
+                    rounds = [_round(ours, theirs) for _ in range(WARM_UP_ROUNDS + arguments.rounds)][WARM_UP_ROUNDS:]
                 for what in ("train", "evaluate"):
                     row = {"precision": precision, "batch_size": batch_size, "what": what}
                     row |= {side: [figures[side, what] for figures in rounds] for side in ("ours", "keras")}
@@ -230,7 +234,7 @@ def work(job: dict[str, Any]) -> None:
     from digits.classifier import DigitClassifier
     from digits.data.module import DigitDataModule
     from digits.overrides import check_settings
-    from digits.training import build_trainer, keep_freed_memory
+    from digits.training import build_trainer, keep_freed_memory, place
 
     class Clock(L.Callback):
         """Waits before each epoch and each evaluation, and reports when the last batch is done."""
@@ -256,7 +260,6 @@ def work(job: dict[str, Any]) -> None:
     overrides = [
         f"data={job['data']}",
         "experiment=deepdigits",
-        f"data.data_dir={job['data_dir']}",
         f"data.batch_size={job['batch_size']}",
         "trainer.accelerator=cpu",
         f"trainer.precision={PRECISIONS[job['precision']]}",
@@ -266,7 +269,9 @@ def work(job: dict[str, Any]) -> None:
         "trainer.logger=false",
     ]
     with initialize_config_dir(str(HERE.parent / "conf"), version_base="1.3"):
-        config = check_settings(compose("train", overrides))
+        settings = compose("train", overrides)
+    settings.data.data_dir = job["data_dir"]  # no override: a path would have to be quoted for Hydra
+    config = check_settings(settings)
     torch.set_num_threads(job["threads"])
     keep_freed_memory()
     L.seed_everything(config.seed, verbose=False)
@@ -274,7 +279,8 @@ def work(job: dict[str, Any]) -> None:
     data.setup()
     classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump())
     classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trainer = build_trainer(config, data, History(Path(job["run_dir"])), Path(job["run_dir"]))
+    run_dir = Path(job["run_dir"])
+    trainer = build_trainer(config, data, place(config.trainer), History(run_dir), run_dir)
     trainer.callbacks.append(Clock())  # type: ignore[attr-defined]
     versions = f"DeepDigits on Lightning {importlib.metadata.version('lightning')} and torch {torch.__version__}"
     turns.say(parameters=classifier.network.count_parameters(), version=versions)
@@ -282,9 +288,9 @@ def work(job: dict[str, Any]) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
     return number
 
 

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from digits import __version__, xla
 from digits.callbacks import History, Progress, RisingAverage
 from digits.classifier import DigitClassifier
-from digits.config import Config, RecipeConfig
+from digits.config import Config, RecipeConfig, TrainerConfig
 from digits.data.module import DigitDataModule
 from digits.errors import ConfigError, DigitsError
 from digits.report import plots, tables
@@ -41,6 +41,7 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
     """
     start = time.perf_counter()
     run_dir.mkdir(parents=True, exist_ok=True)
+    placement = place(config.trainer)  # first, as a missing device is known at once
     keep_freed_memory()
     L.seed_everything(config.seed, verbose=False)
     data = DigitDataModule(**dict(config.data), seed=config.seed)
@@ -49,15 +50,15 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
     # twice as fast on CPU and GPU
     classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     history = History(run_dir)
-    trainer = build_trainer(config, data, history, run_dir)
+    trainer = build_trainer(config, data, placement, history, run_dir)
     if config.ckpt_path is not None:
         check_checkpoint(Path(config.ckpt_path), classifier)
 
     completed = _uninterrupted(trainer, trainer.fit, classifier, data, ckpt_path=config.ckpt_path, weights_only=True)
     if completed:
-        best = run_dir / "checkpoints" / "best.ckpt"
-        if best.exists():  # the epoch that validation chose; without validation, the last one
-            classifier.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
+        best = [callback.best_model_path for callback in _model_checkpoints(trainer) if callback.monitor]
+        if any(best):  # the epoch that validation chose; without validation, the last one
+            classifier.load_state_dict(torch.load(best[0], weights_only=True)["state_dict"])
         completed = _uninterrupted(trainer, trainer.test, classifier, data, verbose=False)
 
     summary = _summary(config, trainer, data, classifier, history)
@@ -88,14 +89,15 @@ def keep_freed_memory() -> None:
         libc.mallopt(mmap_threshold, 2**30)
 
 
-def build_trainer(config: Config, data: DigitDataModule, history: History, run_dir: Path) -> L.Trainer:
-    """Lightning's Trainer as the configuration has it, with the project's callbacks.
+def build_trainer(
+    config: Config, data: DigitDataModule, placement: dict[str, Any], history: History, run_dir: Path
+) -> L.Trainer:
+    """Lightning's Trainer as the configuration has it, placed as :func:`place` says, with the project's callbacks.
 
     Raises:
         ConfigError: Lightning does not accept the combination of settings.
-        DigitsError: the device that is asked for is not there.
     """
-    settings = config.trainer.model_dump()
+    settings = config.trainer.model_dump() | placement
     steps_per_epoch = math.ceil(len(data.train) // data.batch_size / settings["accumulate_grad_batches"])
     if settings["max_epochs"] is None and settings["max_steps"] == -1:
         settings["max_epochs"] = recipe_epochs(config.recipe, steps_per_epoch)
@@ -109,7 +111,8 @@ def build_trainer(config: Config, data: DigitDataModule, history: History, run_d
         callbacks += _checkpoints(run_dir / "checkpoints", monitor=data.validates_on == "val")
     if settings["logger"]:
         settings["logger"] = TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False)
-    settings |= place(settings)
+    if data.validates_on is None:
+        settings["limit_val_batches"] = 0
     try:
         return L.Trainer(**settings, callbacks=callbacks, default_root_dir=run_dir, use_distributed_sampler=False)
     except (MisconfigurationException, ValueError, TypeError) as error:
@@ -121,13 +124,14 @@ def recipe_epochs(recipe: RecipeConfig, steps_per_epoch: int) -> int:
     return max(recipe.epochs, math.ceil(recipe.min_steps / max(steps_per_epoch, 1)))
 
 
-def place(settings: dict[str, Any]) -> dict[str, Any]:
+def place(settings: TrainerConfig) -> dict[str, Any]:
     """The Trainer's arguments that say where and in which precision to compute, with every "auto" resolved.
 
     Raises:
         DigitsError: the device that is asked for is not there.
     """
-    accelerator, devices, precision = settings["accelerator"], settings["devices"], settings["precision"]
+    accelerator: str = settings.accelerator
+    devices, precision = settings.devices, settings.precision
     if accelerator == "auto":
         accelerator = "tpu" if xla.tpu_present() else "gpu" if torch.cuda.is_available() else "cpu"
     if accelerator == "tpu":
@@ -159,6 +163,10 @@ def _checkpoints(folder: Path, monitor: bool) -> list[L.Callback]:
     last = ModelCheckpoint(filename="last", save_on_exception=True, **common)
     best = ModelCheckpoint(filename="best", monitor="val/sparse_accuracy", mode="max", **common)
     return [best, last] if monitor else [last]
+
+
+def _model_checkpoints(trainer: L.Trainer) -> list[ModelCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
 
 
 def check_checkpoint(path: Path, classifier: DigitClassifier) -> None:
@@ -208,6 +216,7 @@ def _summary(
     images = sum(row["images_per_second"] * row["train_seconds"] for row in steady)
     seconds = sum(row["train_seconds"] for row in steady)
     last = history.rows[-1] if history.rows else {}
+    best = max(history.rows, key=lambda row: row.get("val/sparse_accuracy", 0.0), default=last)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
     return {
         "experiment": config.name,
@@ -220,9 +229,8 @@ def _summary(
         "epochs": len(history.rows),
         "accelerator": trainer.accelerator.name(),
         "precision": str(trainer.precision),
-        "val/sparse_accuracy": max(
-            (row["val/sparse_accuracy"] for row in history.rows if "val/loss" in row), default=None
-        ),
+        "val/sparse_accuracy": best.get("val/sparse_accuracy"),
+        "val/loss": best.get("val/loss"),
         **{key: value for key, value in last.items() if key.startswith("train/")},
         **metrics,
         "images_per_second": round(images / seconds, 1) if seconds else None,
