@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from digits.report import plots, tables
 log = logging.getLogger("digits")
 for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # banners and advertisements
     logging.getLogger(name).setLevel(logging.WARNING)
+# each run has a folder of its own, a resumed one too
+warnings.filterwarnings("ignore", message="The dirpath has changed", module="lightning")
 
 
 def train(config: Config, run_dir: Path) -> dict[str, Any]:
