@@ -16,21 +16,31 @@ class Turns:
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        self._start = 0.0
+        self._start: float | None = None
+        self._stop = 0.0
 
     def say(self, **message: Any) -> None:
         """Send one message."""
         print(json.dumps(message), file=self._out, flush=True)
 
     def wait(self) -> None:
-        """Sleep until it is this side's turn, then start the clock; leave the process where no turn will come."""
+        """Sleep until it is this side's turn; leave the process where no turn will come."""
         if not sys.stdin.readline():
             os._exit(0)  # from inside a training that would otherwise go on; there is nothing to save
-        self._start = time.perf_counter()
+        self._start = None
 
-    def done(self, images: int, stop: float | None = None) -> None:
-        """Report what was done since :meth:`wait`, until now or until ``stop``."""
-        self.say(images=images, seconds=(stop or time.perf_counter()) - self._start)
+    def batch_begins(self) -> None:
+        """Start the clock at the first batch: before it TensorFlow at times idles for seconds over its input."""
+        self._start = self._start or time.perf_counter()
+
+    def batch_ends(self) -> None:
+        """Note the time; the last batch's counts."""
+        self._stop = time.perf_counter()
+
+    def done(self, images: int) -> None:
+        """Report the time from the first batch to the last."""
+        assert self._start is not None
+        self.say(images=images, seconds=self._stop - self._start)
 
 
 def main() -> None:
@@ -81,23 +91,29 @@ def main() -> None:
     )
 
     class Clock(keras.callbacks.Callback):
-        """Waits before each epoch and each evaluation, and reports when the last batch is done."""
+        """Waits before each epoch and each evaluation, and reports when it is over."""
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             turns.wait()
 
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            turns.batch_begins()
+
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.stop = time.perf_counter()
+            turns.batch_ends()
 
         def on_test_begin(self, logs: Any = None) -> None:  # after the last batch of the epoch
-            turns.done(images=len(x), stop=self.stop)
+            turns.done(len(x))
             turns.wait()
 
+        def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+            turns.batch_begins()
+
         def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.stop = time.perf_counter()
+            turns.batch_ends()
 
         def on_test_end(self, logs: Any = None) -> None:
-            turns.done(images=len(test_x), stop=self.stop)
+            turns.done(len(test_x))
 
     digits = np.load(job["digits"])
     x, test_x = (digits[f"{part}_images"][..., None].astype(np.float32) / 255 for part in ("train", "test"))

@@ -6,9 +6,9 @@
 Each side is a process that keeps warm and sleeps while the other works: this project as `python train.py
 experiment=deepdigits` runs it (Lightning, Adam, L2, dropout, metrics, the data module), Keras as `model.fit` and its
 validation run it, with the same settings on the same images. A round is a number of training steps, then an evaluation
-of the test images, on one side and then on the other; two rounds of warming up come first (Keras may compile in both)
-and are left out.
-Printed are the images a second of each side, the median over the rounds, and their ratio.
+of the test images, on one side and then on the other, timed from the first batch to the last; a round to warm up comes
+first (Keras compiles there) and is left out. Printed are the images a second of each side, the median over the rounds,
+and their ratio.
 
 TensorFlow does not go well with torch in one environment: it is installed once, about a gigabyte, into one of its own.
 """
@@ -36,7 +36,6 @@ from digits.errors import DigitsError
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = ["tensorflow-cpu==2.21.*", "keras==3.15.*"]
-WARM_UP_ROUNDS = 2
 PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 
@@ -120,7 +119,7 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
                     if not results["rows"]:
                         results |= {"ours": ours.hello["version"], "keras": theirs.hello["version"]}
                         print(_head(results))
-                    rounds = [_round(ours, theirs) for _ in range(WARM_UP_ROUNDS + arguments.rounds)][WARM_UP_ROUNDS:]
+                    rounds = [_round(ours, theirs) for _ in range(1 + arguments.rounds)][1:]
                 for what in ("train", "evaluate"):
                     row = {"precision": precision, "batch_size": batch_size, "what": what}
                     row |= {side: [figures[side, what] for figures in rounds] for side in ("ours", "keras")}
@@ -237,25 +236,29 @@ def work(job: dict[str, Any]) -> None:
     from digits.training import build_trainer, keep_freed_memory, place
 
     class Clock(L.Callback):
-        """Waits before each epoch and each evaluation, and reports when the last batch is done."""
-
-        images, stop = 0, 0.0
+        """Waits before each epoch and each evaluation, and reports when it is over."""
 
         def on_train_epoch_start(self, *_: Any) -> None:
             turns.wait()
 
+        def on_train_batch_start(self, *_: Any) -> None:
+            turns.batch_begins()
+
         def on_train_batch_end(self, *_: Any) -> None:
-            self.stop = time.perf_counter()
+            turns.batch_ends()
 
         def on_validation_start(self, *_: Any) -> None:  # after the last batch of the epoch
-            turns.done(job["steps"] * job["batch_size"], self.stop)
+            turns.done(job["steps"] * job["batch_size"])
             turns.wait()
 
+        def on_validation_batch_start(self, *_: Any) -> None:
+            turns.batch_begins()
+
         def on_validation_batch_end(self, *_: Any) -> None:
-            self.stop = time.perf_counter()
+            turns.batch_ends()
 
         def on_validation_end(self, *_: Any) -> None:
-            turns.done(len(data.test), self.stop)
+            turns.done(len(data.test))
 
     overrides = [
         f"data={job['data']}",

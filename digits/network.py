@@ -62,7 +62,8 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-        keep = (bits >= round(self.p * 2**16) - 2**15).as_strided(x.shape, x.stride())
+        threshold = min(round(self.p * 2**16), 2**16 - 1) - 2**15  # within int16
+        keep = (bits >= threshold).as_strided(x.shape, x.stride())
         return x * keep * (1 / (1 - self.p))  # not masked_fill: it turns channels-last into contiguous
 
 
