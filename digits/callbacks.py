@@ -55,7 +55,7 @@ class History(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the images, and note the time: validation comes before the epoch's end and is not training."""
-        self._images += len(batch["label"]) * trainer.world_size
+        self._images += len(batch["label"])
         self._stop = time.perf_counter()
 
     def images_per_second(self) -> float:

@@ -87,9 +87,10 @@ class TrainerConfig(_Section):
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = Field(
         description="auto, cpu, gpu, cuda, mps or tpu"
     )
-    devices: int | str | list[int] = Field(description="auto, a number of devices or a list of their numbers")
+    devices: Literal["auto", 1] | Annotated[list[int], Field(min_length=1, max_length=1)] = Field(
+        description="auto, 1, or the number of a GPU in brackets: one GPU or CPU, or all cores of a TPU"
+    )
     strategy: str = Field(description="the name of a Lightning strategy, such as auto or ddp")
-    num_nodes: Count
     precision: Literal[
         "auto",
         16,
@@ -135,7 +136,6 @@ class TrainerConfig(_Section):
     inference_mode: bool = Field(description="true or false")
     profiler: Literal["simple", "advanced", "pytorch"] | None = Field(description="simple, advanced, pytorch or null")
     detect_anomaly: bool = Field(description="true or false")
-    sync_batchnorm: bool = Field(description="true or false")
 
 
 class Config(_Section):

@@ -124,6 +124,8 @@ class DeepDigits(nn.Module):
 
     def l2_penalty(self) -> Tensor:
         """``l2 * sum(w ** 2)`` over the kernels that Keras regularises; a scalar, to be added to the loss."""
+        if self.l2 == 0:
+            return torch.zeros((), device=self.weight_layers()[0].weight.device)
         kernels = [layer.weight for layer in self.weight_layers()[3:6]]
         return self.l2 * torch.stack([kernel.square().sum() for kernel in kernels]).sum()
 

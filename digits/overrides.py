@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,13 +29,11 @@ def check_command_line(arguments: list[str], conf: Path) -> None:
         raise ConfigError(f"{unknown[0]}: no such option; see python train.py --help")
     if options.help or options.hydra_help or options.info or options.shell_completion:
         return
-    if options.config_path or options.config_name:
+    if options.config_path or options.config_name or options.config_dir:
         return  # another configuration than the project's: its jobs are checked when they start
     try:
         overrides = OverridesParser.create().parse_overrides(options.overrides)
-        with initialize_config_dir(
-            str(Path(options.config_dir).absolute() if options.config_dir else conf), version_base="1.3"
-        ):
+        with initialize_config_dir(str(conf), version_base="1.3"):
             for job in _jobs(overrides, options.multirun):
                 check_settings(compose("train", job))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
@@ -68,17 +66,14 @@ def _values(override: Override) -> list[str]:
 
 
 def _forced(override: Override) -> str:
-    text = override.input_line or ""
-    return _prefix(override) + text if _prefix(override) else text
+    return _prefix(override) + (override.input_line or "")
 
 
 def _prefix(override: Override) -> str:
     """`++` for a plain setting: Hydra then lets an unknown key pass, and the check names it and what is allowed."""
-    groups = {"data", "model", "recipe", "trainer", "experiment"}
-    plain = override.type is not None and override.type.name == "CHANGE"
-    return (
-        "++" if plain and override.key_or_group not in groups and not override.key_or_group.startswith("hydra") else ""
-    )
+    group = override.key_or_group in {"data", "model", "recipe", "trainer", "experiment"}
+    plain = override.type == OverrideType.CHANGE and not group and not override.key_or_group.startswith("hydra")
+    return "++" if plain else ""
 
 
 def _one_line(error: Exception) -> str:

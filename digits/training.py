@@ -4,6 +4,7 @@ import ctypes
 import importlib.metadata
 import logging
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,7 +118,7 @@ def build_trainer(
     if data.validates_on is None:
         settings["limit_val_batches"] = 0
     try:
-        return L.Trainer(**settings, callbacks=callbacks, default_root_dir=run_dir, use_distributed_sampler=False)
+        return L.Trainer(**settings, callbacks=callbacks, default_root_dir=run_dir)
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
@@ -245,8 +246,8 @@ def _summary(
 
 
 def _git_commit() -> str | None:
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
+    root, git = Path(__file__).resolve().parent.parent, shutil.which("git")
+    if git is None or not (root / ".git").exists():
         return None
-    git = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return git.stdout.strip() or None
+    answer = subprocess.run([git, "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None

@@ -66,13 +66,6 @@ def test_each_epoch_has_an_order_of_its_own_and_a_run_of_the_same_seed_the_same_
     assert not torch.equal(first, orders(4)[0])
 
 
-def test_several_processes_share_each_global_batch():
-    whole = list(Batches(100, 10, seed=0))
-    shares = [list(Batches(100, 10, seed=0, rank=rank, processes=2)) for rank in (0, 1)]
-    for batch, a, b in zip(whole, *shares, strict=True):
-        assert torch.equal(torch.cat([a, b]).sort().values, batch.sort().values)
-
-
 @pytest.mark.parametrize("val_size", [1, 333, 1000])
 def test_the_validation_split_has_its_size_and_each_class_its_share(val_size: int):
     labels = load_mnist5k().train_labels

@@ -38,16 +38,13 @@ class Batches(Sampler[Tensor]):
     """Indices of one global batch after the other.
 
     With ``seed`` they are shuffled, anew in each epoch and the same in each run, and a last batch that is not full
-    is left out, as Keras's ``steps_per_epoch`` does; without, they come in order and none is left out. Of several
-    processes each gets its share of every batch.
+    is left out, as Keras's ``steps_per_epoch`` does; without, they come in order and none is left out.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int | None = None, rank: int = 0, processes: int = 1) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int | None = None) -> None:
         self.size = size
         self.batch_size = batch_size
         self.seed = seed
-        self.rank = rank
-        self.processes = processes
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -63,8 +60,7 @@ class Batches(Sampler[Tensor]):
         else:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.size, generator=generator)
-        for batch in order.split(self.batch_size)[: len(self)]:
-            yield batch[self.rank :: self.processes]
+        yield from order.split(self.batch_size)[: len(self)]
 
 
 def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -153,9 +149,7 @@ class DigitDataModule(L.LightningDataModule):
         return self._loader(self.test)
 
     def _loader(self, digits: Digits, seed: int | None = None) -> DataLoader[Batch]:
-        rank, processes = 0, 1
         if self.trainer is not None:
             digits = digits.to(self.trainer.strategy.root_device)
-            rank, processes = self.trainer.global_rank, self.trainer.world_size
-        sampler = Batches(len(digits), self.batch_size, seed, rank, processes)
+        sampler = Batches(len(digits), self.batch_size, seed)
         return DataLoader(digits, sampler=sampler, batch_size=None)  # the sampler's items are whole batches
