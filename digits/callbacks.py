@@ -97,7 +97,7 @@ def epoch_line(row: dict[str, float], epochs: int) -> str:
     for prefix, name in (("train", "train"), ("val", "val"), ("test_each_epoch", "test")):
         if f"{prefix}/loss" in row:
             parts.append(f"{name} {row[f'{prefix}/sparse_accuracy']:.2%} loss {row[f'{prefix}/loss']:.4f}")
-    parts.append(f"{row['images_per_second']:,.0f} images/s")
+    parts.append(f"{row['images_per_second']:,.0f} img/s")
     return "  ".join(parts)
 
 

@@ -45,5 +45,5 @@ def test_an_epoch_is_one_line_of_at_most_80_columns():
     row = {"epoch": 80, "train/loss": 0.13, "train/sparse_accuracy": 0.99123, "images_per_second": 123456.7}
     line = epoch_line(row | {"val/loss": 12.7661, "val/sparse_accuracy": 1.0}, 80)
     assert "99.12%" in line
-    assert "123,457 images/s" in line
+    assert "123,457 img/s" in line
     assert len(line) <= 80
