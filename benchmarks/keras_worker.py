@@ -43,20 +43,9 @@ class Turns:
         self.say(images=images, seconds=self._stop - self._start)
 
 
-def main() -> None:
-    """Train for ever, an epoch of ``steps`` batches and an evaluation at a time, each when told to."""
-    job = json.loads(sys.argv[1])
-    turns = Turns()
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
-    import numpy as np
-    import tensorflow as tf
-    from keras import layers
-
-    tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
-    if job["precision"] == "bfloat16":
-        keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    keras.utils.set_random_seed(0)
+def build_model(keras: Any) -> Any:
+    """The original's network, compiled as the original was; ``keras`` is the imported module, on any backend."""
+    layers = keras.layers
 
     def conv(filters: int, **options: Any) -> list[Any]:
         return [layers.Conv2D(filters, 3, activation="relu", **options), layers.BatchNormalization()]
@@ -89,6 +78,24 @@ def main() -> None:
         metrics=["sparse_categorical_accuracy"],
         jit_compile="auto",
     )
+    return model
+
+
+def main() -> None:
+    """Train for ever, an epoch of ``steps`` batches and an evaluation at a time, each when told to."""
+    job = json.loads(sys.argv[1])
+    turns = Turns()
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
+    if job["precision"] == "bfloat16":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    keras.utils.set_random_seed(0)
+
+    model = build_model(keras)
 
     class Clock(keras.callbacks.Callback):
         """Waits before each epoch and each evaluation, and reports when it is over."""

@@ -229,11 +229,8 @@ def work(job: dict[str, Any]) -> None:
     import torch
     from hydra import compose, initialize_config_dir
 
-    from digits.callbacks import History
-    from digits.classifier import DigitClassifier
-    from digits.data.module import DigitDataModule
     from digits.overrides import check_settings
-    from digits.training import build_trainer, keep_freed_memory, place
+    from digits.training import set_up
 
     class Clock(L.Callback):
         """Waits before each epoch and each evaluation, and reports when it is over."""
@@ -276,14 +273,7 @@ def work(job: dict[str, Any]) -> None:
     settings.data.data_dir = job["data_dir"]  # no override: a path would have to be quoted for Hydra
     config = check_settings(settings)
     torch.set_num_threads(job["threads"])
-    keep_freed_memory()
-    L.seed_everything(config.seed, verbose=False)
-    data = DigitDataModule(**dict(config.data), seed=config.seed)
-    data.setup()
-    classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump())
-    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run_dir = Path(job["run_dir"])
-    trainer = build_trainer(config, data, place(config.trainer), History(run_dir), run_dir)
+    trainer, classifier, data, _ = set_up(config, Path(job["run_dir"]))
     trainer.callbacks.append(Clock())  # type: ignore[attr-defined]
     versions = f"DeepDigits on Lightning {importlib.metadata.version('lightning')} and torch {torch.__version__}"
     turns.say(parameters=classifier.network.count_parameters(), version=versions)

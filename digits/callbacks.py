@@ -21,16 +21,40 @@ class RisingAverage(WeightAveraging):
 
     Batch statistics are not averaged: their running means are slow enough already.
 
-    The decay rises as (1 + n) / (10 + n) with the number n of steps up to ``decay``, so that the first, poor weights
-    are soon forgotten (the rule of TensorFlow's ExponentialMovingAverage).
+    The decay rises as (1 + n) / (10 + n) with the number n of steps before up to ``decay``, so that the first, poor
+    weights are soon forgotten (the rule of TensorFlow's ExponentialMovingAverage).
     """
 
     def __init__(self, decay: float) -> None:
-        def update(averages: list[Tensor], values: list[Tensor], steps: Tensor | int) -> None:
-            rising = min(decay, (1 + float(steps)) / (10 + float(steps)))
-            torch._foreach_lerp_(averages, values, 1 - rising)
+        super().__init__(use_buffers=False)
+        self.decay = decay
 
-        super().__init__(use_buffers=False, multi_avg_fn=torch.no_grad()(update))
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Bring the averages to where the network is; Lightning makes them before it has moved the network."""
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Move the averages towards the weights; the trainer knows the number of steps, so no device is asked."""
+        steps = trainer.global_step
+        if steps == self._latest_update_step:
+            return  # gradients are being accumulated
+        assert self._average_model is not None
+        decay = min(self.decay, steps / (9 + steps)) if steps > 1 else 0.0
+        average = self._average_model.module
+        averages, weights = list(average.parameters()), list(pl_module.parameters())
+        if pl_module.device.type == "xla":  # a number that equals another of the program's would change the program
+            share = torch.tensor([1 - decay], device=pl_module.device)
+            for own, current in zip(averages, weights, strict=True):
+                own.lerp_(current, share)
+        else:
+            torch._foreach_lerp_(averages, weights, 1 - decay)
+        for own, current in zip(average.buffers(), pl_module.buffers(), strict=True):
+            own.copy_(current)
+        self._latest_update_step = steps
 
 
 class History(L.Callback):
@@ -62,12 +86,14 @@ class History(L.Callback):
         """Of the training in this epoch so far."""
         return self._images / max(self._stop - self._start, 1e-9)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Add a row, write the table, and say the epoch in one line."""
+        pl_module.log_split("fit", "train")  # here, as Lightning calls the module's own hook after the callbacks'
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         row |= {key: value for key, value in metrics.items() if "/" in key}
-        row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        row["learning_rate"] = float(rate.cpu()) if isinstance(rate, Tensor) else rate
         row["images_per_second"] = round(self.images_per_second(), 1)
         row["train_seconds"] = round(self._stop - self._start, 3)
         self.rows.append(row)
@@ -138,8 +164,8 @@ class Progress(ProgressBar):
         if self.bar is None:
             return
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            parts = [f"loss {float(pl_module.loss['train_'].compute()):.3f}"]
-            parts.append(f"acc {float(pl_module.accuracy['train_'].compute()):.4f}")
+            loss, accuracy = pl_module.measured("fit").tolist()
+            parts = [f"loss {loss:.3f}", f"acc {accuracy:.4f}"]
             if self.history.rows and "val/sparse_accuracy" in self.history.rows[-1]:
                 parts.append(f"val {self.history.rows[-1]['val/sparse_accuracy']:.4f}")
             parts.append(f"{self.history.images_per_second():.0f} img/s")

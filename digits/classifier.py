@@ -1,25 +1,18 @@
 """The LightningModule: what is minimised, what is measured, and how the weights move."""
 
-import math
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from digits.data.module import Batch
 from digits.data.warp import RandomWarp
 from digits.errors import DigitsError
+from digits.metrics import PADDING, LossAndAccuracy
 from digits.network import DeepDigits, to_input
-
-
-def _each_split(make: Callable[[], Metric]) -> nn.ModuleDict:
-    return nn.ModuleDict({f"{split}_": make() for split in ("train", "val", "test")})  # a module has train() already
 
 
 class KerasAdam(torch.optim.Adam):
@@ -35,9 +28,22 @@ class KerasAdam(torch.optim.Adam):
         """One step; ``closure`` computes the loss."""
         for group in self.param_groups:
             state = self.state.get(group["params"][0])
-            steps = 1 + (float(state["step"]) if state else 0)
-            group["eps"] = self.keras_eps / math.sqrt(1 - group["betas"][1] ** steps)
+            steps = state["step"] if state else 0
+            if group["fused"]:
+                steps = float(steps)  # the fused kernel takes a number; a tensor would wait for the host elsewhere
+            group["eps"] = self.keras_eps / (1 - group["betas"][1] ** (steps + 1)) ** 0.5
         return super().step(closure)
+
+
+def _keep_own_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Of a checkpoint take the state and the rate; how steps are computed is this device's own matter."""
+    groups = []
+    for own, loaded in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        rate = float(loaded["lr"])
+        if isinstance(own["lr"], Tensor):
+            rate = torch.full_like(own["lr"], rate)
+        groups.append(loaded | {"lr": rate} | {name: own[name] for name in ("capturable", "fused", "foreach")})
+    return state | {"param_groups": groups}
 
 
 class DigitClassifier(L.LightningModule):
@@ -55,8 +61,7 @@ class DigitClassifier(L.LightningModule):
         self.network = DeepDigits(**model)
         self.warp = RandomWarp(**recipe["warp"]) if recipe["warp"] else nn.Identity()
         self.recipe = recipe
-        self.loss = _each_split(lambda: MeanMetric(nan_strategy="disable"))
-        self.accuracy = _each_split(lambda: MulticlassAccuracy(10, average="micro", validate_args=False))
+        self.metrics = nn.ModuleDict({split: LossAndAccuracy() for split in ("fit", "val", "test")})
         self.test_logits: list[Tensor] = []  # of each test batch, for the report
 
     def forward(self, images: Tensor) -> Tensor:
@@ -68,44 +73,61 @@ class DigitClassifier(L.LightningModule):
         logits = self.network(self.warp(to_input(batch["image"]))).float()
         loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.recipe["label_smoothing"])
         loss = loss + self.network.l2_penalty()
-        self._measure("train", "train", loss, logits, batch["label"])
+        self.metrics["fit"].update(loss.detach(), logits.detach(), batch["label"])
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one batch of what the data module validates on."""
-        self._evaluate("val", self.trainer.datamodule.validates_on, batch)  # type: ignore[attr-defined]
+        self._score("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one batch of the test split, and keep its logits."""
-        self.test_logits.append(self._evaluate("test", "test", batch))
+        self.test_logits.append(self._score("test", batch))
+
+    def _score(self, split: str, batch: Batch) -> Tensor:
+        logits = self(batch["image"])
+        loss = F.cross_entropy(logits, batch["label"], ignore_index=PADDING) + self.network.l2_penalty()
+        self.metrics[split].update(loss, logits, batch["label"])
+        return logits
 
     def on_test_epoch_start(self) -> None:
         """Forget the logits of an earlier test."""
         self.test_logits = []
 
-    def _evaluate(self, split: str, prefix: str, batch: Batch) -> Tensor:
-        logits = self(batch["image"])
-        loss = F.cross_entropy(logits, batch["label"]) + self.network.l2_penalty()
-        self._measure(split, prefix, loss, logits, batch["label"])
-        return logits
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation's loss and accuracy."""
+        self.log_split("val", self.trainer.datamodule.validates_on)  # type: ignore[attr-defined]
 
-    def _measure(self, split: str, prefix: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        mean, accuracy = (cast(Metric, metrics[f"{split}_"]) for metrics in (self.loss, self.accuracy))
-        mean.update(loss.detach(), len(labels))
-        accuracy.update(logits.detach(), labels)
-        self.log(f"{prefix}/loss", mean, on_step=False, on_epoch=True)
-        self.log(f"{prefix}/sparse_accuracy", accuracy, on_step=False, on_epoch=True)
+    def on_test_epoch_end(self) -> None:
+        """Log the test's loss and accuracy."""
+        self.log_split("test", "test")
+
+    def log_split(self, split: str, prefix: str) -> None:
+        """Log ``<prefix>/loss`` and ``<prefix>/sparse_accuracy`` of what ``split`` has seen, and begin anew."""
+        loss, accuracy = self.measured(split)
+        self.log(f"{prefix}/loss", loss, batch_size=1)
+        self.log(f"{prefix}/sparse_accuracy", accuracy, batch_size=1)
+        self.metrics[split].reset()
+
+    def measured(self, split: str) -> Tensor:
+        """Mean loss and sparse accuracy of what ``split`` has seen; float32 (2,) on the host, which waits for it."""
+        return self.metrics[split].compute().cpu()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam as Keras has it, or AdamW that decays kernels only; a constant or a one-cycle rate."""
-        rate, fused = self.recipe["learning_rate"], self.device.type in ("cpu", "cuda")
+        rate, on_xla = self.recipe["learning_rate"], self.device.type == "xla"
+        options = {"capturable": on_xla, "fused": self.device.type in ("cpu", "cuda")}
         if self.recipe["optimizer"] == "adam":
-            optimizer: torch.optim.Optimizer = KerasAdam(self.parameters(), rate, fused=fused)
+            optimizer: torch.optim.Optimizer = KerasAdam(self.parameters(), rate, **options)
         else:
             kernels = [layer.weight for layer in self.network.weight_layers()]
             others = [p for p in self.parameters() if all(p is not kernel for kernel in kernels)]
             groups: list[dict[str, Any]] = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
-            optimizer = torch.optim.AdamW(groups, rate, weight_decay=self.recipe["weight_decay"], fused=fused)
+            optimizer = torch.optim.AdamW(groups, rate, weight_decay=self.recipe["weight_decay"], **options)
+        if on_xla:  # a rate that is a number would be part of the compiled program
+            for group in optimizer.param_groups:
+                group["lr"] = torch.tensor(rate, device=self.device)
+        optimizer.register_load_state_dict_pre_hook(_keep_own_options)
         if self.recipe["schedule"] == "constant":
             return optimizer
         schedule = torch.optim.lr_scheduler.OneCycleLR(

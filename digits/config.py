@@ -134,7 +134,9 @@ class TrainerConfig(_Section):
     deterministic: bool | Literal["warn"] | None = Field(description="true, false, warn or null")
     benchmark: bool | None = Field(description="true, false or null")
     inference_mode: bool = Field(description="true or false")
-    profiler: Literal["simple", "advanced", "pytorch"] | None = Field(description="simple, advanced, pytorch or null")
+    profiler: Literal["simple", "advanced", "pytorch", "xla"] | None = Field(
+        description="simple, advanced, pytorch, on a TPU xla, or null"
+    )
     detect_anomaly: bool = Field(description="true or false")
 
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from digits import folded
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation over dimension 1, as Keras computes it.
@@ -31,8 +33,29 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(features))
         self.register_buffer("running_var", torch.ones(features))
 
+    def scale_and_shift(self, x: Tensor, sign: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What normalising ``x`` (N, C, ...), or with ``sign`` (C,) ``x * sign``, multiplies it by and then adds, (C,).
+
+        The running statistics move in training mode only.
+        """
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            dims = [dim for dim in range(x.dim()) if dim != 1]
+            x = x.to(self.weight.dtype)
+            mean = x.mean(dims)
+            mean = mean if sign is None else mean * sign
+            var = (x.square().mean(dims) - mean.square()).clamp(min=0)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var, self.momentum)
+        scale = self.weight * (var + self.eps).rsqrt()
+        return scale, self.bias - mean * scale
+
     def forward(self, x: Tensor) -> Tensor:
         """Normalise ``x`` (N, C, ...); the running statistics move in training mode only."""
+        if x.device.type == "xla":
+            scale, shift = self.scale_and_shift(x)
+            return (x * scale + shift).to(x.dtype)
         if not self.training:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         mean, var = self.running_mean.clone(), self.running_var.clone()  # autograd keeps what batch_norm is given
@@ -120,6 +143,8 @@ class DeepDigits(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, 10) of ``images`` (N, 1, 28, 28), float in [0, 1] (pixel / 255, 1 = ink)."""
         images = images.to(next(self.parameters()).dtype)  # another than float32 where trainer.precision is "…-true"
+        if images.device.type == "xla":
+            return folded.forward(self, images)
         return self.head(self.features(images.contiguous(memory_format=torch.channels_last)))
 
     def l2_penalty(self) -> Tensor:

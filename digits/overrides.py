@@ -14,6 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from digits.config import Config, check
 from digits.errors import ConfigError
 
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
 
 def check_command_line(arguments: list[str], conf: Path) -> None:
     """Compose and check the configuration of every job that ``arguments`` ask for.
@@ -36,6 +38,16 @@ def check_command_line(arguments: list[str], conf: Path) -> None:
         with initialize_config_dir(str(conf), version_base="1.3"):
             for job in _jobs(overrides, options.multirun):
                 check_settings(compose("train", job))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
+        raise ConfigError(_one_line(error)) from error
+
+
+def configure(overrides: list[str], conf: Path = CONF) -> Config:
+    """The configuration that `python train.py OVERRIDES` would run; raises ConfigError as above."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            return check_settings(compose("train", [_forced(override) for override in parsed]))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
         raise ConfigError(_one_line(error)) from error
 

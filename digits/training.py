@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from digits import __version__, xla
 from digits.callbacks import History, Progress, RisingAverage
 from digits.classifier import DigitClassifier
-from digits.config import Config, RecipeConfig, TrainerConfig
+from digits.config import Config, RecipeConfig
 from digits.data.module import DigitDataModule
 from digits.errors import ConfigError, DigitsError
 from digits.report import plots, tables
@@ -45,16 +45,7 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
     """
     start = time.perf_counter()
     run_dir.mkdir(parents=True, exist_ok=True)
-    placement = place(config.trainer)  # first, as a missing device is known at once
-    keep_freed_memory()
-    L.seed_everything(config.seed, verbose=False)
-    data = DigitDataModule(**dict(config.data), seed=config.seed)
-    data.setup()
-    classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump())
-    # the layout that the CPU's convolutions are fastest in
-    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    history = History(run_dir)
-    trainer = build_trainer(config, data, placement, history, run_dir)
+    trainer, classifier, data, history = set_up(config, run_dir)
     if config.ckpt_path is not None:
         check_checkpoint(Path(config.ckpt_path), classifier)
 
@@ -69,6 +60,7 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
     summary |= {"status": "completed" if completed else "interrupted", "run_dir": str(run_dir)}
     if completed:
         logits = torch.cat(classifier.test_logits).cpu()
+        logits = logits[: len(data.test)]  # without what filled up the last batch
         images, labels = data.test.images[: len(logits)].cpu().numpy(), data.test.labels[: len(logits)].cpu().numpy()
         summary["test/errors"] = int((logits.argmax(1).numpy() != labels).sum())
         summary["test_images"] = len(labels)
@@ -79,6 +71,26 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
     summary["seconds"] = round(time.perf_counter() - start, 1)
     tables.write_json(run_dir / "summary.json", summary)
     return summary
+
+
+def set_up(
+    config: Config, run_dir: Path, data: DigitDataModule | None = None
+) -> tuple[L.Trainer, DigitClassifier, DigitDataModule, History]:
+    """What a run needs, put together and seeded, up to ``trainer.fit(classifier, data)``.
+
+    Raises:
+        DigitsError: the data or the device cannot be used.
+    """
+    placement = place(config)  # first, as a missing device is known at once
+    keep_freed_memory()
+    L.seed_everything(config.seed, verbose=False)
+    data = data or DigitDataModule(**dict(config.data), seed=config.seed)
+    data.setup()
+    classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump())
+    # the layout that the CPU's convolutions are fastest in
+    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    history = History(run_dir)
+    return build_trainer(config, data, placement, history, run_dir), classifier, data, history
 
 
 def keep_freed_memory() -> None:
@@ -101,16 +113,16 @@ def build_trainer(
     Raises:
         ConfigError: Lightning does not accept the combination of settings.
     """
-    settings = config.trainer.model_dump() | placement
+    settings = {"callbacks": []} | config.trainer.model_dump() | placement
     steps_per_epoch = math.ceil(len(data.train) // data.batch_size / settings["accumulate_grad_batches"])
     if settings["max_epochs"] is None and settings["max_steps"] == -1:
         settings["max_epochs"] = recipe_epochs(config.recipe, steps_per_epoch)
     settings["log_every_n_steps"] = max(min(settings["log_every_n_steps"], steps_per_epoch), 1)  # a small set has few
-    callbacks: list[L.Callback] = [history]
+    # first what has a part in a step, then what reads it
+    callbacks: list[L.Callback] = [RisingAverage(config.recipe.average_decay)] if config.recipe.average_decay else []
+    callbacks += [*settings.pop("callbacks"), history]
     if settings["enable_progress_bar"]:
         callbacks.append(Progress(history))
-    if config.recipe.average_decay:
-        callbacks.append(RisingAverage(config.recipe.average_decay))
     if settings["enable_checkpointing"]:
         callbacks += _checkpoints(run_dir / "checkpoints", monitor=data.validates_on == "val")
     if settings["logger"]:
@@ -128,21 +140,25 @@ def recipe_epochs(recipe: RecipeConfig, steps_per_epoch: int) -> int:
     return max(recipe.epochs, math.ceil(recipe.min_steps / max(steps_per_epoch, 1)))
 
 
-def place(settings: TrainerConfig) -> dict[str, Any]:
+def place(config: Config) -> dict[str, Any]:
     """The Trainer's arguments that say where and in which precision to compute, with every "auto" resolved.
 
     Raises:
         DigitsError: the device that is asked for is not there.
     """
-    accelerator: str = settings.accelerator
-    devices, precision = settings.devices, settings.precision
+    accelerator: str = config.trainer.accelerator
+    devices, precision = config.trainer.devices, config.trainer.precision
     if accelerator == "auto":
         accelerator = "tpu" if xla.tpu_present() else "gpu" if torch.cuda.is_available() else "cpu"
     if accelerator == "tpu":
-        from digits.xla import lightning as xla_lightning  # the only place where training meets torch_xla
+        xla.require_device()
+        from digits.xla.lightning import trainer_arguments  # the only place where training meets torch_xla
 
-        return xla_lightning.trainer_arguments(precision, devices)
+        profiler, batch_size = config.trainer.profiler, config.data.batch_size
+        return trainer_arguments(precision, devices, profiler, batch_size, config.seed)
     xla.leave_torch_xla_alone()
+    if config.trainer.profiler == "xla":
+        raise ConfigError(f"trainer.profiler=xla: goes with trainer.accelerator=tpu; with {accelerator} use pytorch")
     if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
         raise DigitsError(
             f"trainer.accelerator={accelerator}: torch {torch.__version__} finds no GPU here; "

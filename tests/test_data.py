@@ -10,6 +10,7 @@ from conftest import needs_full_mnist
 from digits.data.module import Batches, DigitDataModule, stratified_split
 from digits.data.source import load_mnist5k
 from digits.errors import DigitsError
+from digits.metrics import PADDING
 
 
 def embedded(**changes: object) -> DigitDataModule:
@@ -41,8 +42,14 @@ def test_an_image_stays_with_its_label():
 def test_every_test_image_is_served_once_and_in_order():
     data = embedded(batch_size=300)
     batches = list(data.test_dataloader())
-    assert [len(batch["label"]) for batch in batches] == [300, 300, 300, 100]
-    assert torch.equal(torch.cat([batch["image"] for batch in batches]), data.test.images)
+    assert torch.equal(torch.cat([batch["image"] for batch in batches])[:1000], data.test.images)
+    assert torch.equal(torch.cat([batch["label"] for batch in batches])[:1000], data.test.labels)
+
+
+def test_a_last_batch_of_test_images_is_filled_up_with_what_counts_for_nothing():
+    batches = list(embedded(batch_size=300).test_dataloader())
+    assert [len(batch["label"]) for batch in batches] == [300] * 4
+    assert (torch.cat([batch["label"] for batch in batches])[1000:] == PADDING).all()
 
 
 def test_training_batches_are_all_full():
@@ -61,7 +68,7 @@ def test_each_epoch_has_an_order_of_its_own_and_a_run_of_the_same_seed_the_same_
 
     first, second = orders(3)
     assert not torch.equal(first, second)
-    assert torch.equal(first.sort().values, torch.arange(1000))
+    assert torch.equal(first.sort().values, torch.arange(1000, dtype=torch.int32))
     assert all(torch.equal(a, b) for a, b in zip([first, second], orders(3), strict=True))
     assert not torch.equal(first, orders(4)[0])
 
@@ -92,7 +99,7 @@ def test_no_validation_split_leaves_all_images_to_train_on():
 def test_the_test_split_can_take_the_place_of_the_validation_split():
     data = embedded(val_size=0, test_each_epoch=True)
     assert data.validates_on == "test_each_epoch"
-    assert sum(len(batch["label"]) for batch in data.val_dataloader()) == 1000
+    assert sum(int((batch["label"] != PADDING).sum()) for batch in data.val_dataloader()) == 1000
 
 
 def test_where_the_embedded_digits_stand_in_the_same_share_is_held_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -1,6 +1,6 @@
 """MNIST as a LightningDataModule: whole batches, gathered from uint8 images where the network is."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import lightning as L
@@ -10,35 +10,46 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from digits.data.source import DigitSet, load_digits
 from digits.errors import ConfigError
+from digits.metrics import PADDING
 
-Batch = dict[str, Tensor]  # "image": uint8 (N, 28, 28), 255 = ink; "label": int64 (N,)
+Batch = dict[str, Tensor]  # "image": uint8 (N, 28, 28), 255 = ink; "label": int64 (N,), PADDING where none is meant
 
 
 class Digits(Dataset[Batch]):
-    """Images and labels on one device, read a batch at a time: 47 MB for all of MNIST, so nothing is streamed."""
+    """Images and labels on one device, read a batch at a time: 47 MB for all of MNIST, so nothing is streamed.
+
+    ``send`` takes indices to that device; they are all that a step sends there.
+    """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images = images
         self.labels = labels
+        self.send: Callable[[Tensor], Tensor] = self._to_device
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, indices: Tensor) -> Batch:
-        """The images and labels at ``indices`` (N,), the only thing that is sent to the device."""
-        indices = indices.to(self.images.device)
-        return {"image": self.images.index_select(0, indices), "label": self.labels.index_select(0, indices)}
+        """The images and labels at ``indices`` int32 (N,); where one is negative, any image, labelled ``PADDING``."""
+        indices = self.send(indices)
+        places = indices.clamp(min=0)
+        labels = self.labels.index_select(0, places)
+        return {"image": self.images.index_select(0, places), "label": labels.where(indices >= 0, PADDING)}
 
     def to(self, device: torch.device) -> "Digits":
         """The same digits on ``device``."""
         return Digits(self.images.to(device), self.labels.to(device))
 
+    def _to_device(self, indices: Tensor) -> Tensor:
+        return indices.to(self.images.device)
+
 
 class Batches(Sampler[Tensor]):
-    """Indices of one global batch after the other.
+    """Indices int32 (batch_size,) of one global batch after the other.
 
     With ``seed`` they are shuffled, anew in each epoch and the same in each run, and a last batch that is not full
-    is left out, as Keras's ``steps_per_epoch`` does; without, they come in order and none is left out.
+    is left out, as Keras's ``steps_per_epoch`` does; without, they come in order, all of them, and a last batch that
+    is not full is filled up with -1: batches of one size are compiled once, and shared out equally.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int | None = None) -> None:
@@ -56,10 +67,11 @@ class Batches(Sampler[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.seed is None:
-            order = torch.arange(self.size)
+            order = torch.full((len(self) * self.batch_size,), -1, dtype=torch.int32)
+            order[: self.size] = torch.arange(self.size)
         else:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.size, generator=generator)
+            order = torch.randperm(self.size, generator=generator).int()
         yield from order.split(self.batch_size)[: len(self)]
 
 
@@ -114,7 +126,7 @@ class DigitDataModule(L.LightningDataModule):
         """
         if self.digits is not None:
             return
-        digits = load_digits(self.dataset, self.data_dir, self.offline_fallback)
+        digits = self.load()
         images, val_size = len(digits.train_labels), self.val_size
         if digits.name == "mnist-5k" and self.dataset == "mnist":
             val_size = val_size * images // 60_000  # the embedded digits stand in: hold out the same share
@@ -128,6 +140,10 @@ class DigitDataModule(L.LightningDataModule):
         self.train = Digits(digits.train_images[train], digits.train_labels[train])
         self.val = Digits(digits.train_images[val], digits.train_labels[val])
         self.test = Digits(digits.test_images, digits.test_labels)
+
+    def load(self) -> DigitSet:
+        """Read the files; raises DigitsError if they are missing or damaged and cannot be fetched."""
+        return load_digits(self.dataset, self.data_dir, self.offline_fallback)
 
     @property
     def validates_on(self) -> str | None:

@@ -79,6 +79,35 @@ def print_run(summary: dict[str, Any], console: Console | None = None) -> None:
         console.print(Text(f"Everything about this run is in:\n{known['run_dir']}"), soft_wrap=True)
 
 
+def print_tpu_check(checks: list[dict[str, Any]], console: Console | None = None) -> None:
+    """Print what :func:`digits.xla.tpu_check.tpu_check` found: a row a topology and step, 80 columns wide."""
+    console = console or Console()
+    right = [
+        Column(name, justify="right", no_wrap=True) for name in ("cycles", "ms", "images/s", "reduces", "MB", "share")
+    ]
+    table = Table(Column("topology", no_wrap=True), "step", Column("batch", justify="right"), *right, box=None)
+    for check in checks:
+        for step, found in (("train", check), ("test", check["test"])):
+            table.add_row(
+                *((check["topology"], step, f"{check['global_batch']:,}") if step == "train" else ("", step, "")),
+                f"{found['estimated_cycles']:,}",
+                f"{found['estimated_milliseconds']:.2f}",
+                f"{found['estimated_images_per_second']:,.0f}",
+                str(found["all_reduces"]),
+                f"{found['memory_bytes_per_chip'] / 1e6:,.0f}",
+                f"{found['arithmetic_share']:.0%}",
+            )
+    console.print(table)
+    fallbacks = {name for check in checks for name in check["host_fallbacks"]}
+    first = checks[0]
+    console.print(
+        f"\n{first['precision']}; operators that fall back to the host: {', '.join(sorted(fallbacks)) or 'none'}\n"
+        f"cycles: the compiler's estimate for a step; ms, images/s: the same at {first['clock_hz'] / 1e9} GHz\n"
+        "reduces: all-reduces; MB: memory a chip; share: of the matrix arithmetic in the cycles\n"
+        "Nothing of this has been run on a TPU."
+    )
+
+
 def resume_command(path: str) -> str:
     """The command that goes on from the checkpoint ``path``, quoted where the shell or Hydra's grammar needs it."""
     if not re.fullmatch(r"[A-Za-z0-9_./-]+", path):
