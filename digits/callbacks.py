@@ -1,6 +1,7 @@
 """What happens around the training loop: the averaged weights, the table of epochs, the progress bar."""
 
 import csv
+import itertools
 import logging
 import sys
 import time
@@ -13,21 +14,28 @@ from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
 from torch import Tensor
 from tqdm import tqdm
 
+from digits.network import BatchNorm
+
 log = logging.getLogger("digits")
 
 
 class RisingAverage(WeightAveraging):
     """Exponential average of the weights; validation, test and checkpoints use it.
 
-    Batch statistics are not averaged: their running means are slow enough already.
-
     The decay rises as (1 + n) / (10 + n) with the number n of steps before up to ``decay``, so that the first, poor
     weights are soon forgotten (the rule of TensorFlow's ExponentialMovingAverage).
+
+    The averages get batch statistics of their own, measured after each epoch on ``statistics_images`` of the training
+    images, neither warped nor dropped out, as at the test: the running ones belong to the weights as they were on the
+    way, and with Keras's momentum they need some 700 steps to forget where they began.
     """
+
+    statistics_images = 4096
 
     def __init__(self, decay: float) -> None:
         super().__init__(use_buffers=False)
         self.decay = decay
+        self._measured = 0  # the step after which statistics were last measured
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Bring the averages to where the network is; Lightning makes them before it has moved the network."""
@@ -45,7 +53,8 @@ class RisingAverage(WeightAveraging):
         assert self._average_model is not None
         decay = min(self.decay, steps / (9 + steps)) if steps > 1 else 0.0
         average = self._average_model.module
-        averages, weights = list(average.parameters()), list(pl_module.parameters())
+        averages: list[Tensor] = list(average.parameters())
+        weights: list[Tensor] = list(pl_module.parameters())
         if pl_module.device.type == "xla":  # a number that equals another of the program's would change the program
             share = torch.tensor([1 - decay], device=pl_module.device)
             for own, current in zip(averages, weights, strict=True):
@@ -55,6 +64,43 @@ class RisingAverage(WeightAveraging):
         for own, current in zip(average.buffers(), pl_module.buffers(), strict=True):
             own.copy_(current)
         self._latest_update_step = steps
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Put the averages in the place of the weights, and measure their statistics."""
+        super().on_validation_epoch_start(trainer, pl_module)
+        if self._average_model is not None and trainer.train_dataloader is not None:
+            self._measure_statistics(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure the statistics for the checkpoint where no validation has done so."""
+        if self._measured != trainer.global_step:
+            self._swap_models(pl_module)
+            self._measure_statistics(trainer, pl_module)
+            self._swap_models(pl_module)
+
+    @torch.no_grad()
+    def _measure_statistics(self, trainer: Any, pl_module: Any) -> None:
+        modes = {module: module.training for module in pl_module.modules()}
+        norms = [module for module in modes if isinstance(module, BatchNorm)]
+        pl_module.eval()
+        loader = trainer.train_dataloader
+        batches = itertools.islice(loader.sampler, -(-self.statistics_images // trainer.datamodule.batch_size))
+        for count, indices in enumerate(batches, start=1):
+            share: float | Tensor = 1 / count  # of this batch in the mean over all so far
+            if pl_module.device.type == "xla":
+                share = torch.tensor([share], device=pl_module.device)
+            for norm in norms:
+                norm.train()
+                norm.momentum = share
+            batch = trainer.strategy.batch_to_device(loader.dataset[indices])
+            with trainer.precision_plugin.forward_context():
+                pl_module(batch["image"])
+            del batch  # before the next one is sent: XLA would keep it as a result of the program
+        for norm in norms:
+            del norm.momentum  # back to the class's own
+        for module, mode in modes.items():
+            module.training = mode
+        self._measured = trainer.global_step
 
 
 class History(L.Callback):

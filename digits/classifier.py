@@ -1,6 +1,6 @@
 """The LightningModule: what is minimised, what is measured, and how the weights move."""
 
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -28,7 +28,7 @@ class KerasAdam(torch.optim.Adam):
         """One step; ``closure`` computes the loss."""
         for group in self.param_groups:
             state = self.state.get(group["params"][0])
-            steps = state["step"] if state else 0
+            steps: Any = state["step"] if state else 0
             if group["fused"]:
                 steps = float(steps)  # the fused kernel takes a number; a tensor would wait for the host elsewhere
             group["eps"] = self.keras_eps / (1 - group["betas"][1] ** (steps + 1)) ** 0.5
@@ -39,11 +39,21 @@ def _keep_own_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -
     """Of a checkpoint take the state and the rate; how steps are computed is this device's own matter."""
     groups = []
     for own, loaded in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        rate = float(loaded["lr"])
-        if isinstance(own["lr"], Tensor):
-            rate = torch.full_like(own["lr"], rate)
+        number = float(loaded["lr"])
+        rate = torch.full_like(own["lr"], number) if isinstance(own["lr"], Tensor) else number
         groups.append(loaded | {"lr": rate} | {name: own[name] for name in ("capturable", "fused", "foreach")})
     return state | {"param_groups": groups}
+
+
+def _take_layouts(optimizer: torch.optim.Optimizer) -> None:
+    """Lay each parameter's state out as the parameter is, which another device may not have done.
+
+    The fused kernels go through memory from end to end: with another layout they would pair the wrong numbers.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 class DigitClassifier(L.LightningModule):
@@ -73,7 +83,7 @@ class DigitClassifier(L.LightningModule):
         logits = self.network(self.warp(to_input(batch["image"]))).float()
         loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.recipe["label_smoothing"])
         loss = loss + self.network.l2_penalty()
-        self.metrics["fit"].update(loss.detach(), logits.detach(), batch["label"])
+        self._metric("fit").update(loss.detach(), logits.detach(), batch["label"])
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -87,7 +97,7 @@ class DigitClassifier(L.LightningModule):
     def _score(self, split: str, batch: Batch) -> Tensor:
         logits = self(batch["image"])
         loss = F.cross_entropy(logits, batch["label"], ignore_index=PADDING) + self.network.l2_penalty()
-        self.metrics[split].update(loss, logits, batch["label"])
+        self._metric(split).update(loss, logits, batch["label"])
         return logits
 
     def on_test_epoch_start(self) -> None:
@@ -107,16 +117,19 @@ class DigitClassifier(L.LightningModule):
         loss, accuracy = self.measured(split)
         self.log(f"{prefix}/loss", loss, batch_size=1)
         self.log(f"{prefix}/sparse_accuracy", accuracy, batch_size=1)
-        self.metrics[split].reset()
+        self._metric(split).reset()
 
     def measured(self, split: str) -> Tensor:
         """Mean loss and sparse accuracy of what ``split`` has seen; float32 (2,) on the host, which waits for it."""
-        return self.metrics[split].compute().cpu()
+        return self._metric(split).compute().cpu()
+
+    def _metric(self, split: str) -> LossAndAccuracy:
+        return cast(LossAndAccuracy, self.metrics[split])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam as Keras has it, or AdamW that decays kernels only; a constant or a one-cycle rate."""
         rate, on_xla = self.recipe["learning_rate"], self.device.type == "xla"
-        options = {"capturable": on_xla, "fused": self.device.type in ("cpu", "cuda")}
+        options: dict[str, Any] = {"capturable": on_xla, "fused": self.device.type in ("cpu", "cuda")}
         if self.recipe["optimizer"] == "adam":
             optimizer: torch.optim.Optimizer = KerasAdam(self.parameters(), rate, **options)
         else:
@@ -128,6 +141,7 @@ class DigitClassifier(L.LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = torch.tensor(rate, device=self.device)
         optimizer.register_load_state_dict_pre_hook(_keep_own_options)
+        optimizer.register_load_state_dict_post_hook(_take_layouts)
         if self.recipe["schedule"] == "constant":
             return optimizer
         schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -44,7 +44,7 @@ def relu(x: Tensor, sign: Tensor | int = 1) -> Tensor:
 def conv(layer: nn.Conv2d, norm: "BatchNorm", x: Tensor) -> Tensor:
     """``layer(norm(x))`` of ``x`` (N, C, H, W), where ``layer`` does not pad."""
     scale, shift = norm.scale_and_shift(x)
-    bias = layer.bias + (layer.weight.sum((2, 3)) * shift).sum(1)
+    bias = cast(Tensor, layer.bias) + (layer.weight.sum((2, 3)) * shift).sum(1)
     return F.conv2d(x, layer.weight * scale[:, None, None], bias)
 
 
@@ -62,7 +62,8 @@ def relu_max_pool(norm: "BatchNorm", x: Tensor) -> Tensor:
 
 def forward(network: "DeepDigits", images: Tensor) -> Tensor:
     """Logits (N, 10) of ``images`` (N, 1, 28, 28), as ``network.head(network.features(images))`` gives them."""
-    conv1, _, norm1, conv2, _, norm2, _, drop2, conv3, _, norm3, conv4, _, norm4, _, drop4, flatten = network.features
+    layers: list[Any] = list(network.features)
+    conv1, _, norm1, conv2, _, norm2, _, drop2, conv3, _, norm3, conv4, _, norm4, _, drop4, flatten = layers
     x = conv(conv2, norm1, relu(conv1(images)))
     x = drop2(relu_max_pool(norm2, x))
     x = conv(conv4, norm3, relu(conv3(x)))

@@ -4,7 +4,7 @@ The architecture and every default are those of DeepDigits_AI, a Keras model: Re
 Glorot-uniform kernels, zero biases, Keras's momentum and epsilon.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ class BatchNorm(nn.Module):
     of the batch (torch: the unbiased one). Statistics are float32 whatever the dtype of the input.
     """
 
-    momentum = 0.01
+    momentum: Any = 0.01  # a number, or on XLA, where it changes, a tensor (1,)
     eps = 1e-3
 
     running_mean: Tensor

@@ -150,13 +150,13 @@ def place(config: Config) -> dict[str, Any]:
     devices, precision = config.trainer.devices, config.trainer.precision
     if accelerator == "auto":
         accelerator = "tpu" if xla.tpu_present() else "gpu" if torch.cuda.is_available() else "cpu"
+    xla.keep_lightning_from_looking()
     if accelerator == "tpu":
         xla.require_device()
         from digits.xla.lightning import trainer_arguments  # the only place where training meets torch_xla
 
         profiler, batch_size = config.trainer.profiler, config.data.batch_size
         return trainer_arguments(precision, devices, profiler, batch_size, config.seed)
-    xla.leave_torch_xla_alone()
     if config.trainer.profiler == "xla":
         raise ConfigError(f"trainer.profiler=xla: goes with trainer.accelerator=tpu; with {accelerator} use pytorch")
     if accelerator in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):

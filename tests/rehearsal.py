@@ -13,7 +13,10 @@ import lightning as L
 import torch
 from conftest import configure
 
+from digits.callbacks import RisingAverage
 from digits.training import set_up
+
+RisingAverage.statistics_images = 128  # XLA is slow on a CPU
 
 
 def counters() -> dict[str, int]:

@@ -12,13 +12,12 @@ from digits.network import BatchNorm, DeepDigits
 
 @pytest.fixture
 def network() -> DeepDigits:
-    """With normalisations as no training makes them: factors of both signs, and one of 0."""
+    """With normalisations whose factors are of both signs."""
     torch.manual_seed(0)
     network = DeepDigits(conv_dropout=0, dense_dropout=0).double()
     for norm in (layer for layer in network.modules() if isinstance(layer, BatchNorm)):
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
-        nn.init.zeros_(norm.weight[:1])
     return network
 
 

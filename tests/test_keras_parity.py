@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from digits.classifier import DigitClassifier, KerasAdam
 from digits.data.source import load_mnist5k
 from digits.network import DeepDigits, to_input
+from digits.xla import keep_lightning_from_looking
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 LEARNING_RATE = 1e-3
@@ -135,7 +136,8 @@ class Record(L.Callback):
         self.training.losses.append(float(outputs["loss"]))
         self.training.states.append({name: t.clone() for name, t in pl_module.network.state_dict().items()})
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.log_split("fit", "train")
         self.training.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
@@ -147,6 +149,7 @@ def train_ours(start: dict[str, Tensor], batches: list[dict[str, Tensor]], preci
     classifier.network.load_state_dict(start)
     classifier.network.to(memory_format=torch.channels_last)
     record = Record()
+    keep_lightning_from_looking()
     trainer = L.Trainer(
         accelerator="cpu",
         precision=precision,

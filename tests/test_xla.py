@@ -67,4 +67,4 @@ def test_without_a_tpu_one_line_says_so_and_gives_the_command_to_rehearse(train_
     assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
     assert "no TPU was found" in result.stderr
-    assert "PJRT_DEVICE=CPU python train.py trainer.accelerator=tpu" in result.stderr
+    assert "PJRT_DEVICE=CPU CPU_NUM_DEVICES=8 python train.py trainer.accelerator=tpu" in result.stderr

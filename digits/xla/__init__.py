@@ -44,8 +44,12 @@ def share_of_host(indices: "Tensor", hosts: int, host: int) -> "Tensor":
     return indices.chunk(hosts)[host].contiguous()
 
 
-def leave_torch_xla_alone() -> None:
-    """Keep Lightning's Trainer from importing torch_xla, which takes seconds, to print that there is no TPU."""
+def keep_lightning_from_looking() -> None:
+    """Keep Lightning's Trainer from looking for a TPU itself, only to print what it found.
+
+    It would import torch_xla, which takes seconds; and where libtpu is installed without a TPU, its look ends in a
+    traceback.
+    """
     from lightning.pytorch.accelerators import XLAAccelerator  # not above: it takes seconds, and not all need it
 
     XLAAccelerator.is_available = staticmethod(lambda: False)  # type: ignore[assignment]

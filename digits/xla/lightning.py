@@ -70,11 +70,15 @@ class SPMDStrategy(SingleDeviceXLAStrategy):
         return dataloader
 
     def send(self, indices: Tensor) -> Tensor:
-        """The indices (N,) of the global batch on the cores, an equal share on each; a host sends its own part only."""
+        """The indices (N,) of the global batch on the cores, an equal share on each; a host sends its own part only.
+
+        What was recorded before belongs to the batch before, and is sent off first.
+        """
+        torch_xla.sync()
         hosts = xr.process_count()
         part = share_of_host(indices, hosts, xr.process_index())
         sharding = xs.ShardingSpec(self.mesh, ("data",), minibatch=hosts > 1)
-        return xm.send_cpu_data_to_device([part], self.root_device, sharding)[0]
+        return xm.send_cpu_data_to_device([part], self.root_device, sharding)[0]  # type: ignore[index]
 
     def batch_to_device(self, batch: Batch, device: torch.device | None = None, dataloader_idx: int = 0) -> Batch:
         """Images and labels are there already; say to the compiler that both are sharded."""
@@ -121,8 +125,41 @@ class StepGraph(L.Callback):
         """The weights as they were drawn."""
         torch_xla.sync()
 
-    on_train_epoch_start = on_validation_epoch_start = on_validation_epoch_end = on_test_epoch_start = on_fit_start
-    on_train_end = on_train_batch_end = on_validation_batch_end = on_test_batch_end = on_fit_start
+    def on_train_batch_end(self, *args: Any) -> None:
+        """A training step."""
+        torch_xla.sync()
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        """A validation step."""
+        torch_xla.sync()
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        """A test step."""
+        torch_xla.sync()
+
+    def on_train_epoch_start(self, *args: Any) -> None:
+        """What the epoch before left, such as metrics that begin anew."""
+        torch_xla.sync()
+
+    def on_validation_epoch_start(self, *args: Any) -> None:
+        """The averages in the place of the weights."""
+        torch_xla.sync()
+
+    def on_validation_epoch_end(self, *args: Any) -> None:
+        """The weights in their own place again."""
+        torch_xla.sync()
+
+    def on_train_epoch_end(self, *args: Any) -> None:
+        """The same, where nothing is validated."""
+        torch_xla.sync()
+
+    def on_train_end(self, *args: Any) -> None:
+        """The averages as the final weights."""
+        torch_xla.sync()
+
+    def on_test_epoch_start(self, *args: Any) -> None:
+        """What came before the test."""
+        torch_xla.sync()
 
 
 class Trace(L.Callback):

@@ -45,7 +45,7 @@ class Recorder(StepGraph):
         trainer.optimizers[0].step()
         torch_xla.sync()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         """The training step."""
         (optimizer,) = trainer.optimizers
         tensors = [value for state in optimizer.state.values() for value in state.values()]
@@ -59,7 +59,7 @@ class Recorder(StepGraph):
             [*pl_module.parameters(), *pl_module.buffers(), *tensors, *pl_module.metrics["fit"].metric_state.values()],
         )
 
-    def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:  # type: ignore[override]
+    def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         """The test step."""
         self._write("test", [*pl_module.test_logits, *pl_module.metrics["test"].metric_state.values()])
 
@@ -105,7 +105,7 @@ def record(config: Config, folder: Path, batch_size: int) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as run_dir:
         data = Blank(**dict(config.data), seed=config.seed)
-        trainer, classifier, data, _ = set_up(config, Path(run_dir), data)
+        trainer, classifier, *_ = set_up(config, Path(run_dir), data)
         data.batch_size = batch_size
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         callbacks[:] = [Recorder(folder) if isinstance(callback, StepGraph) else callback for callback in callbacks]
