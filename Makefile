@@ -37,5 +37,5 @@ $(VENV)/.installed: requirements.txt setup.cfg pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install --quiet --editable '.[dev,tpu-check]'
 	@touch $@

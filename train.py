@@ -21,6 +21,8 @@ CONF = Path(__file__).resolve().parent / "conf"
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def run(settings: DictConfig) -> float:
     """One run, alone or as one of a sweep; returns what a sweeper maximises, the validation accuracy."""
+    from lightning.pytorch.utilities import rank_zero_only
+
     from digits.report.tables import print_run, write_json  # with torch and Lightning: `--help` need not wait for them
     from digits.training import train
 
@@ -41,7 +43,7 @@ def run(settings: DictConfig) -> float:
     except KeyboardInterrupt:
         print("train.py: interrupted before the training began", file=sys.stderr)
         sys.exit(130)
-    print_run(summary)
+    rank_zero_only(print_run)(summary)  # of several hosts the first
     if summary["status"] == "interrupted":
         sys.exit(130)
     accuracy = summary["val/sparse_accuracy"]

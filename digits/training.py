@@ -65,11 +65,14 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
         summary["test/errors"] = int((logits.argmax(1).numpy() != labels).sum())
         summary["test_images"] = len(labels)
         summary["per_digit"] = tables.per_digit(labels, logits.argmax(1).numpy())
-        plots.draw_all(run_dir / "plots", summary["dataset"], history.rows, images, labels, logits.softmax(1).numpy())
+        if trainer.is_global_zero:
+            probabilities = logits.softmax(1).numpy()
+            plots.draw_all(run_dir / "plots", summary["dataset"], history.rows, images, labels, probabilities)
     last = run_dir / "checkpoints" / "last.ckpt"
     summary["last_checkpoint"] = str(last) if last.exists() else None
     summary["seconds"] = round(time.perf_counter() - start, 1)
-    tables.write_json(run_dir / "summary.json", summary)
+    if trainer.is_global_zero:
+        tables.write_json(run_dir / "summary.json", summary)
     return summary
 
 

@@ -19,6 +19,7 @@ from digits.xla import share_of_host
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("torch_xla") is None, reason="torch_xla has no wheel here")
 
+SLOW = pytest.mark.slow
 SMALL = ("data=mnist5k", "trainer.precision=32-true", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2")
 # 20 steps without anything that is drawn at random on the device. In float32 rounding grows with every step, the faster
 # the higher the rate: at the default's first rate, 1.6e-4, losses differ by up to 8e-3 after 20 steps, 1 and 8 devices
@@ -60,7 +61,7 @@ def relative(found: Any, expected: Any) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=SLOW), 8])
 def test_the_maths_is_that_of_the_cpu(devices: int):
     cpu, xla = (rehearse(where, *MATHS, WITHOUT_AVERAGES, "trainer.max_epochs=2") for where in (None, devices))
     assert len(xla["losses"]) == len(cpu["losses"]) == 20
@@ -71,13 +72,14 @@ def test_the_maths_is_that_of_the_cpu(devices: int):
 
 
 def test_keras_adam_is_that_of_the_cpu():
-    keras = (*MATHS, "recipe=keras", "recipe.learning_rate=5e-6", "trainer.max_epochs=1", "trainer.limit_train_batches=5")
+    keras = (*MATHS, "recipe=keras", "recipe.learning_rate=5e-6", "trainer.max_epochs=1")
     cpu, xla = (rehearse(where, *keras) for where in (None, 2))
     assert max(relative([a], [b]) for a, b in zip(xla["losses"], cpu["losses"], strict=True)) < 1e-3
 
 
 def test_two_runs_of_one_seed_are_identical_to_the_bit_with_dropout_and_warps(tmp_path: Path):
-    first, second = rehearse(8, *WHOLE), rehearse(8, *WHOLE, folder=str(tmp_path))
+    short = (*SMALL, "data.batch_size=16", "trainer.max_epochs=1", "trainer.limit_train_batches=4")
+    first, second = rehearse(2, *short), rehearse(2, *short, folder=str(tmp_path))
     assert (first["weights"], first["losses"]) == (second["weights"], second["losses"])
 
 
@@ -111,7 +113,9 @@ def test_a_step_sends_the_indices_and_at_most_that_again():
 
 
 @needs_full_mnist
-@pytest.mark.parametrize("devices", [1, 3, 8])
+@pytest.mark.parametrize(
+    "devices", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_every_test_image_counts_once_however_the_batches_are_shared_out(devices: int):
     one_step = ("data.batch_size=384", "trainer.max_epochs=1", "trainer.limit_train_batches=1")
     seen = rehearse(devices, *one_step, "trainer.limit_val_batches=1", "trainer.precision=32-true")

@@ -40,27 +40,6 @@ def test_fast_dev_run_on_one_xla_device(train_py: Run, tmp_path: Path):
 
 
 @needs_xla
-def test_a_checkpoint_written_on_xla_loads_on_the_cpu(train_py: Run, tmp_path: Path):
-    result = train_py(
-        *XLA,
-        "trainer.max_epochs=1",
-        "trainer.limit_train_batches=2",
-        "trainer.limit_val_batches=1",
-        "trainer.limit_test_batches=1",
-        PJRT_DEVICE="CPU",
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-
-    import torch
-
-    from digits.classifier import DigitClassifier
-
-    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    classifier = DigitClassifier.load_from_checkpoint(path, weights_only=True).eval()
-    assert classifier(torch.zeros(1, 28, 28)).isfinite().all()
-
-
-@needs_xla
 def test_without_a_tpu_one_line_says_so_and_gives_the_command_to_rehearse(train_py: Run, monkeypatch):
     monkeypatch.delenv("PJRT_DEVICE", raising=False)
     result = train_py("trainer.accelerator=tpu", "data=mnist5k")

@@ -15,6 +15,7 @@ import torch_xla.runtime as xr
 from lightning.pytorch.accelerators import XLAAccelerator
 from lightning.pytorch.plugins.precision import Precision, XLAPrecision
 from lightning.pytorch.strategies import SingleDeviceXLAStrategy
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch_xla.core import xla_model as xm
 
@@ -56,6 +57,7 @@ class SPMDStrategy(SingleDeviceXLAStrategy):
     def __init__(self, precision_plugin: XLAPrecision) -> None:
         xr.use_spmd()  # before any XLA tensor exists
         super().__init__(device=None, accelerator=XLADevices(), precision_plugin=precision_plugin)  # type: ignore[arg-type]
+        rank_zero_only.rank = xr.process_index()  # type: ignore[attr-defined]  # Lightning's loggers go by it
         self.cores = xr.global_runtime_device_count()
         self.mesh = xs.Mesh(np.arange(self.cores), (self.cores,), ("data",))
 
