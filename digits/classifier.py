@@ -29,8 +29,8 @@ class KerasAdam(torch.optim.Adam):
         for group in self.param_groups:
             state = self.state.get(group["params"][0])
             steps: Any = state["step"] if state else 0
-            if group["fused"]:
-                steps = float(steps)  # the fused kernel takes a number; a tensor would wait for the host elsewhere
+            if not group["capturable"]:
+                steps = float(steps)  # where a number is taken; on XLA it would be another program in each step
             group["eps"] = self.keras_eps / (1 - group["betas"][1] ** (steps + 1)) ** 0.5
         return super().step(closure)
 

@@ -156,6 +156,8 @@ def place(config: Config) -> dict[str, Any]:
     xla.keep_lightning_from_looking()
     if accelerator == "tpu":
         xla.require_device()
+        if config.trainer.strategy != "auto":
+            raise ConfigError(f"trainer.strategy={config.trainer.strategy}: with trainer.accelerator=tpu only auto")
         from digits.xla.lightning import trainer_arguments  # the only place where training meets torch_xla
 
         profiler, batch_size = config.trainer.profiler, config.data.batch_size

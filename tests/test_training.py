@@ -274,3 +274,25 @@ def test_a_sweep_runs_every_job_and_ends_with_one_table(train_py: Run, tmp_path:
     accuracies = [float(row["val/sparse_accuracy"]) for row in rows[:2]]
     assert accuracies == sorted(accuracies, reverse=True)
     assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_a_checkpoint_from_a_device_with_another_memory_layout_resumes_the_same():
+    def one_more_step(layout: torch.memory_format) -> torch.Tensor:
+        torch.manual_seed(0)
+        config = configure("recipe.schedule=constant")
+        classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump())
+        classifier.network.to(memory_format=torch.channels_last)
+        optimizer = classifier.configure_optimizers()
+        for _ in range(2):
+            for parameter in classifier.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+            state = optimizer.state_dict()
+            for values in state["state"].values():
+                for name in ("exp_avg", "exp_avg_sq"):
+                    if values[name].dim() == 4:
+                        values[name] = values[name].contiguous(memory_format=layout)
+            optimizer.load_state_dict(state)
+        return classifier.network.weight_layers()[1].weight.detach()
+
+    assert torch.equal(one_more_step(torch.contiguous_format), one_more_step(torch.channels_last))
