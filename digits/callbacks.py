@@ -121,11 +121,11 @@ class History(L.Callback):
         self._images, self._start = 0, time.perf_counter()
         self._stop = self._start
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the images, and note the time: validation comes before the epoch's end and is not training."""
         self._images += len(batch["label"])
+        if trainer.is_last_batch:
+            pl_module.measured("fit")  # a device works behind the host: wait for it
         self._stop = time.perf_counter()
 
     def images_per_second(self) -> float:
