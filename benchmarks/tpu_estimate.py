@@ -37,9 +37,6 @@ def keras_step(topology: str, batch: int, precision: str) -> dict[str, Any]:
 
     keras.mixed_precision.set_global_policy(POLICIES[precision])
     model = build_model(keras)
-    model.build((None, 28, 28, 1))
-    model.optimizer.build(model.trainable_variables)
-    model.make_train_function()
     mesh = Mesh(np.array(devices), ("data",))
     x = jax.ShapeDtypeStruct((batch, 28, 28, 1), "float32", sharding=NamedSharding(mesh, PartitionSpec("data")))
     y = jax.ShapeDtypeStruct((batch,), "int32", sharding=NamedSharding(mesh, PartitionSpec("data")))
@@ -69,8 +66,8 @@ def main() -> None:
     if options.keras_only:
         print(json.dumps(keras_step(options.topology, options.batch, options.precision)))
         return
-    config = configure([*OURS, f"data.batch_size={options.batch}", f"trainer.precision={options.precision}"])
     try:
+        config = configure([*OURS, f"data.batch_size={options.batch}", f"trainer.precision={options.precision}"])
         (ours,) = tpu_check(config, options.topology, say=lambda line: print(line, file=sys.stderr))
     except DigitsError as error:
         sys.exit(f"tpu_estimate.py: {error}")

@@ -499,3 +499,24 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     with pytest.raises(OSError, match="no space"):
         tables.write_json(tmp_path / "a.json", {"new": 2})
     assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ['{\n  "old": 1\n}\n']
+
+
+def test_what_tpu_check_found_fits_80_columns_and_names_what_the_estimate_leaves_out():
+    step = {
+        "estimated_cycles": 12_345_678,
+        "estimated_milliseconds": 8.23,
+        "estimated_images_per_second": 154_391_498.0,
+        "all_reduces": 16,
+        "memory_bytes_per_chip": 829e6,
+        "arithmetic_share": 0.26,
+        "not_estimated": {"all-reduce": 16, "rng-bit-generator": 5, "select-and-scatter": 2},
+    }
+    shared = {"topology": "v5e:16x16", "global_batch": 262_144, "precision": "bf16-mixed", "clock_hz": 1.5e9}
+    console = Console(width=80, record=True, file=io.StringIO())
+    tables.print_tpu_check([shared | step | {"host_fallbacks": ["aten::nonzero"], "test": step}], console)
+    lines = console.export_text().splitlines()
+    assert not any(line.endswith("…") for line in lines)
+    assert all(len(line) <= 80 for line in lines)
+    text = "\n".join(lines)
+    assert "all-reduce, rng-bit-generator, select-and-scatter\n" in text
+    assert "host: aten::nonzero\n" in text

@@ -119,13 +119,9 @@ class StepGraph(L.Callback):
     """Sends off what has been recorded as one program, and does not wait for it.
 
     A training step ends after its schedule and its averages, so it stands behind the callbacks that have a part in the
-    step, and before those that read. What happens between two epochs is kept out of their steps, which would have to
-    be compiled again with it.
+    step, and before those that read. What happens between two epochs is sent off before the next step begins, by
+    :meth:`SPMDStrategy.send`, or here, where the checkpoint reads it: with it the step would have to be compiled again.
     """
-
-    def on_fit_start(self, *args: Any) -> None:
-        """The weights as they were drawn."""
-        torch_xla.sync()
 
     def on_train_batch_end(self, *args: Any) -> None:
         """A training step."""
@@ -139,28 +135,12 @@ class StepGraph(L.Callback):
         """A test step."""
         torch_xla.sync()
 
-    def on_train_epoch_start(self, *args: Any) -> None:
-        """What the epoch before left, such as metrics that begin anew."""
-        torch_xla.sync()
-
-    def on_validation_epoch_start(self, *args: Any) -> None:
-        """The averages in the place of the weights."""
-        torch_xla.sync()
-
-    def on_validation_epoch_end(self, *args: Any) -> None:
-        """The weights in their own place again."""
-        torch_xla.sync()
-
     def on_train_epoch_end(self, *args: Any) -> None:
-        """The same, where nothing is validated."""
+        """The weights in their own place again."""
         torch_xla.sync()
 
     def on_train_end(self, *args: Any) -> None:
         """The averages as the final weights."""
-        torch_xla.sync()
-
-    def on_test_epoch_start(self, *args: Any) -> None:
-        """What came before the test."""
         torch_xla.sync()
 
 
