@@ -104,7 +104,7 @@ def print_tpu_check(checks: list[dict[str, Any]], console: Console | None = None
         f"\n{first['precision']}; operators that fall back to the host: {', '.join(sorted(fallbacks)) or 'none'}\n"
         f"cycles: the compiler's estimate; ms, images/s: the same at {first['clock_hz'] / 1e9} GHz\n"
         "reduces: all-reduces; MB: memory a chip; share: of the matrix arithmetic\n"
-        f"without cycles, so not in these figures: {', '.join(first['not_estimated']) or 'nothing'}\n"
+        f"not in these figures: {', '.join(first['not_estimated']) or 'nothing'}\n"
         "Nothing of this has been run on a TPU."
     )
 
