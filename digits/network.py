@@ -74,6 +74,8 @@ class Dropout(nn.Module):
     decide, four activations for each draw (``p`` is kept to 1 / 65,536).
     """
 
+    bfloat16_one = 0x3F80  # the bits of 1.0
+
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
@@ -86,8 +88,10 @@ class Dropout(nn.Module):
             return F.dropout(x, self.p)
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
         threshold = min(round(self.p * 2**16), 2**16 - 1) - 2**15  # within int16
-        keep = (bits >= threshold).as_strided(x.shape, x.stride())
-        return x * keep * (1 / (1 - self.p))  # not masked_fill: it turns channels-last into contiguous
+        keep = bits.ge_(threshold)  # 1 or 0
+        if x.dtype == torch.bfloat16:
+            keep = keep.mul_(self.bfloat16_one).view(x.dtype)  # a conversion would cost more than all the rest
+        return x * keep.as_strided(x.shape, x.stride()) * (1 / (1 - self.p))
 
 
 def _conv(inputs: int, outputs: int) -> list[nn.Module]:

@@ -1,64 +1,95 @@
-"""Random affine warps of a batch, with operators that every device has."""
+"""Random warps of a batch of images."""
 
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def affine_warp(images: Tensor, matrices: Tensor) -> Tensor:
-    """Resample ``images`` (N, 1, H, W) at affinely moved places, bilinearly, zero outside.
+def resample(images: Tensor, places: Tensor) -> Tensor:
+    """Read ``images`` (N, 1, H, W) at other places, bilinearly, zero outside.
 
-    The same as ``grid_sample(images, affine_grid(matrices, images.shape, align_corners=False),
-    align_corners=False)``, which has no XLA lowering, as two products with interpolation weights: every output pixel
-    weighs all rows, then all columns, by how near they are (zero from one pixel on).
+    On XLA, which has no `grid_sample`, as two products with interpolation weights: every output pixel weighs all rows,
+    then all columns, by how near they are (zero from one pixel on). On a CPU that would take ten times as long.
 
     Args:
         images: float (N, 1, H, W).
-        matrices: (N, 2, 3), from output to input coordinates, both in [-1, 1] with x first, as ``affine_grid`` has it.
+        places: (N, 2, H, W), for each pixel of the output x and y in the input, both in [-1, 1] from edge to edge.
 
     Returns:
         float (N, 1, H, W).
     """
+    if images.device.type != "xla":
+        return F.grid_sample(images, places.permute(0, 2, 3, 1), align_corners=False)
+    return _resample_by_products(images, places)
+
+
+def _resample_by_products(images: Tensor, places: Tensor) -> Tensor:
     n, _, height, width = images.shape
     ys, xs = (torch.arange(size, dtype=images.dtype, device=images.device) for size in (height, width))
-    y, x = torch.meshgrid((2 * ys + 1) / height - 1, (2 * xs + 1) / width - 1, indexing="ij")
-    grid = torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
-    source = matrices @ grid  # (N, 2, H * W)
-    column = ((source[:, 0] + 1) * width - 1) / 2
-    row = ((source[:, 1] + 1) * height - 1) / 2
+    x, y = places.flatten(2).unbind(1)  # (N, H * W)
+    row, column = ((y + 1) * height - 1) / 2, ((x + 1) * width - 1) / 2
     row_weights = (1 - (row.unsqueeze(2) - ys).abs()).clamp(min=0)  # (N, H * W, H)
     column_weights = (1 - (column.unsqueeze(2) - xs).abs()).clamp(min=0)
     rows = row_weights @ images.view(n, height, width)  # (N, H * W, W)
     return (rows * column_weights).sum(2).view(n, 1, height, width)
 
 
+def pixel_grid(height: int, width: int) -> Tensor:
+    """Coordinates float32 (2, H * W), x and y, of the middle of each pixel, in [-1, 1] from edge to edge."""
+    y, x = torch.meshgrid(
+        (2 * torch.arange(height, dtype=torch.float32) + 1) / height - 1,
+        (2 * torch.arange(width, dtype=torch.float32) + 1) / width - 1,
+        indexing="ij",
+    )
+    return torch.stack([x, y]).view(2, -1)
+
+
 class RandomWarp(nn.Module):
-    """Rotate, scale, shear and shift each image of a batch by a random amount, in training mode only.
+    """Rotate, scale, shear, shift and bend each image of a batch by a random amount, in training mode only.
 
     Args:
         degrees: rotation is uniform in ±degrees.
         scale: each side is scaled by a factor uniform in 1 ± scale.
         shear: x moves by up to ±shear times y.
         shift: each direction is shifted by up to ±shift pixels of 28.
+        bend: the points of a 6 x 6 net move by up to ±bend pixels in each direction, and what lies between follows
+            smoothly: an elastic distortion (Simard et al. 2003).
     """
 
-    def __init__(self, degrees: float, scale: float, shear: float, shift: float) -> None:
+    side, net = 28, 6
+    grid: Tensor
+    spread: Tensor
+
+    def __init__(self, degrees: float, scale: float, shear: float, shift: float, bend: float = 0.0) -> None:
         super().__init__()
         self.degrees = degrees
         self.scale = scale
         self.shear = shear
         self.shift = shift
+        self.bend = bend
+        points = torch.eye(self.net**2).view(-1, 1, self.net, self.net)
+        spread = F.interpolate(points, (self.side, self.side), mode="bicubic", align_corners=True)
+        self.register_buffer("grid", pixel_grid(self.side, self.side), persistent=False)
+        self.register_buffer("spread", spread.view(self.net**2, -1), persistent=False)  # of each point over the pixels
 
     def forward(self, images: Tensor) -> Tensor:
         """Warp float images (N, 1, 28, 28)."""
         if not self.training:
             return images
-        draws = 2 * torch.rand(6, images.shape[0], dtype=images.dtype, device=images.device) - 1
+        n, pixel = images.shape[0], 2 / self.side  # [-1, 1] spans all pixels
+        draws = 2 * torch.rand(6, n, dtype=images.dtype, device=images.device) - 1
         angle = draws[0] * math.radians(self.degrees)
         width, height = 1 + self.scale * draws[1], 1 + self.scale * draws[2]
         shear = self.shear * draws[3]
-        shift_x, shift_y = draws[4:] * (2 * self.shift / images.shape[-1])  # [-1, 1] spans all pixels
+        shift_x, shift_y = draws[4:] * (pixel * self.shift)
         cos, sin = angle.cos(), angle.sin()
         rows = [cos / width, (shear * cos - sin) / width, shift_x, sin / height, (shear * sin + cos) / height, shift_y]
-        return affine_warp(images, torch.stack(rows, dim=1).view(-1, 2, 3))
+        by_x, by_y, constant = torch.stack(rows, dim=1).view(n, 2, 3, 1).unbind(2)
+        x, y = self.grid.to(images.dtype)
+        places = by_x * x + by_y * y + constant  # no matrix product: autocast would round the places to bfloat16
+        if self.bend:
+            moves = 2 * torch.rand(n, 2, self.net**2, dtype=images.dtype, device=images.device) - 1
+            places = places + moves * (pixel * self.bend) @ self.spread.to(images.dtype)
+        return resample(images, places.view(n, 2, self.side, self.side))
