@@ -55,6 +55,7 @@ class ModelConfig(_Section):
     conv_dropout: Share
     dense_dropout: Share
     l2: NotNegative
+    temperature: Positive
 
 
 class WarpConfig(_Section):
@@ -64,7 +65,6 @@ class WarpConfig(_Section):
     scale: Share
     shear: Share
     shift: float = Field(ge=0, le=14, description="pixels from 0 to 14")
-    bend: float = Field(ge=0, le=14, description="pixels from 0 to 14")
 
 
 class RecipeConfig(_Section):
@@ -79,7 +79,7 @@ class RecipeConfig(_Section):
     min_steps: int = Field(ge=0, description="a whole number from 0")
     label_smoothing: Share
     average_decay: Share
-    warp: WarpConfig | None = Field(description="null, or degrees, scale, shear, shift and bend")
+    warp: WarpConfig | None = Field(description="null, or degrees, scale, shear and shift")
 
 
 class TrainerConfig(_Section):

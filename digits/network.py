@@ -4,10 +4,13 @@ The architecture and every default are those of DeepDigits_AI, a Keras model: Re
 Glorot-uniform kernels, zero biases, Keras's momentum and epsilon.
 """
 
-from typing import Any, cast
+import contextlib
+from pathlib import Path
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from digits import folded
@@ -110,20 +113,34 @@ class ChannelsLastFlatten(nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
 
-class DeepDigits(nn.Module):
+WEIGHTS = Path(__file__).with_name("weights")  # what the package carries
+
+
+class DeepDigits(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="deepdigits",
+    license="apache-2.0",
+    pipeline_tag="image-classification",
+    tags=["mnist", "handwritten-digits"],
+):
     """The CNN of DeepDigits_AI: four convolutions, two dense layers, ten logits; 2,624,394 parameters.
 
     Args:
         conv_dropout: share of activations dropped after each pooling, 0 <= p < 1.
         dense_dropout: share of activations dropped after each dense layer, 0 <= p < 1.
         l2: weight of the sum of squares of three kernels in the loss (conv 256, dense 512, dense 256), >= 0.
+        temperature: what :meth:`probabilities` divides the logits by, > 0 (Guo et al. 2017); no part of the training.
     """
 
     classes = 10
 
-    def __init__(self, conv_dropout: float = 0.25, dense_dropout: float = 0.5, l2: float = 0.001) -> None:
+    def __init__(
+        self, conv_dropout: float = 0.25, dense_dropout: float = 0.5, l2: float = 0.001, temperature: float = 1.0
+    ) -> None:
         super().__init__()
         self.l2 = l2
+        self.temperature = temperature
         self.features = nn.Sequential(
             *_conv(1, 32),
             *_conv(32, 64),
@@ -150,6 +167,20 @@ class DeepDigits(nn.Module):
         if images.device.type == "xla":
             return folded.forward(self, images)
         return self.head(self.features(images.contiguous(memory_format=torch.channels_last)))
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Of the ten digits, float32 (N, 10), for ``images`` as :meth:`forward` takes them; call ``eval()`` before."""
+        return (self(images).float() / self.temperature).softmax(1)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path = WEIGHTS, **options: Any) -> Self:
+        """A trained network in evaluation mode: by default the package's own, which needs no network connection.
+
+        ``pretrained_model_name_or_path`` is a model's folder or its name on the Hugging Face hub; ``options`` as
+        :class:`huggingface_hub.PyTorchModelHubMixin` takes them.
+        """
+        with contextlib.redirect_stdout(None):  # huggingface_hub prints that it loads
+            return super().from_pretrained(pretrained_model_name_or_path, **{"strict": True} | options)
 
     def l2_penalty(self) -> Tensor:
         """``l2 * sum(w ** 2)`` over the kernels that Keras regularises; a scalar, to be added to the loss."""

@@ -25,7 +25,10 @@ from digits.classifier import DigitClassifier
 from digits.config import Config, RecipeConfig
 from digits.data.module import DigitDataModule
 from digits.errors import ConfigError, DigitsError
+from digits.exchange.model_folder import save_model
+from digits.network import DeepDigits
 from digits.report import plots, tables
+from digits.scoring import fit_temperature, logits_of, score
 
 log = logging.getLogger("digits")
 for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # banners and advertisements
@@ -59,21 +62,38 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
     summary = _summary(config, trainer, data, classifier, history)
     summary |= {"status": "completed" if completed else "interrupted", "run_dir": str(run_dir)}
     if completed:
-        logits = torch.cat(classifier.test_logits).cpu()
-        logits = logits[: len(data.test)]  # without what filled up the last batch
-        images, labels = data.test.images[: len(logits)].cpu().numpy(), data.test.labels[: len(logits)].cpu().numpy()
-        summary["test/errors"] = int((logits.argmax(1).numpy() != labels).sum())
-        summary["test_images"] = len(labels)
-        summary["per_digit"] = tables.per_digit(labels, logits.argmax(1).numpy())
+        network = calibrated(classifier.network, config, data)
+        logits = torch.cat(classifier.test_logits).cpu()[: len(data.test)]  # without what filled up the last batch
+        images, labels = data.test.images[: len(logits)], data.test.labels[: len(logits)]  # as far as it was tested
+        probabilities = (logits / network.temperature).softmax(1)
+        summary |= score(probabilities, labels, mnist_test=summary["dataset"] == "mnist")
+        summary["temperature"] = network.temperature
         if trainer.is_global_zero:
-            probabilities = logits.softmax(1).numpy()
-            plots.draw_all(run_dir / "plots", summary["dataset"], history.rows, images, labels, probabilities)
+            dataset, folder = summary["dataset"], run_dir / "plots"
+            plots.draw_all(folder, dataset, history.rows, images.numpy(), labels.numpy(), probabilities.numpy())
     last = run_dir / "checkpoints" / "last.ckpt"
     summary["last_checkpoint"] = str(last) if last.exists() else None
     summary["seconds"] = round(time.perf_counter() - start, 1)
     if trainer.is_global_zero:
+        if completed and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            save_model(run_dir / "model", network, summary, run_dir / "plots")
         tables.write_json(run_dir / "summary.json", summary)
     return summary
+
+
+def calibrated(network: DeepDigits, config: Config, data: DigitDataModule) -> DeepDigits:
+    """A copy of ``network`` on the CPU, at the temperature that suits the validation images best.
+
+    Where nothing was held out, the temperature is the configuration's.
+    """
+    settings = config.model.model_dump()
+    plain = DeepDigits(**settings)
+    plain.load_state_dict({name: value.float().cpu() for name, value in network.state_dict().items()})
+    if len(data.val):
+        settings["temperature"] = fit_temperature(logits_of(plain, data.val.images.cpu()), data.val.labels.cpu())
+    copy = DeepDigits(**settings)
+    copy.load_state_dict(plain.state_dict())
+    return copy.eval()
 
 
 def set_up(

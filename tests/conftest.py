@@ -11,8 +11,11 @@ from hydra import compose, initialize_config_dir
 
 from digits.config import Config
 from digits.overrides import check_settings
+from digits.training import train
 
 ROOT = Path(__file__).resolve().parent.parent
+
+SMALL = ("data=mnist5k", "data.batch_size=16", "recipe.average_decay=0.99", "trainer.accelerator=cpu")
 
 needs_full_mnist = pytest.mark.skipif(
     not os.environ.get("DIGITS_DATA_DIR"), reason="DIGITS_DATA_DIR names no folder with the full MNIST"
@@ -23,6 +26,14 @@ def configure(*overrides: str) -> Config:
     """The configuration that `python train.py OVERRIDES` would run."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return check_settings(compose("train", list(overrides)))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real small training on the embedded digits."""
+    run_dir = tmp_path_factory.mktemp("run")
+    train(configure(*SMALL, "trainer.max_epochs=5", "recipe.learning_rate=1e-3"), run_dir)
+    return run_dir
 
 
 @pytest.fixture

@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, configure
+from conftest import ROOT, SMALL, configure
 
 from digits.classifier import DigitClassifier
 from digits.config import RecipeConfig
 from digits.errors import DigitsError
+from digits.exchange.model_folder import load_model
+from digits.scoring import logits_of
 from digits.training import recipe_epochs, train
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-SMALL = ("data=mnist5k", "data.batch_size=16", "recipe.average_decay=0.99", "trainer.accelerator=cpu")
 TINY = (
     *SMALL,
     "trainer.max_epochs=2",
@@ -28,14 +29,6 @@ TINY = (
     "trainer.limit_test_batches=2",
     "trainer.logger=false",
 )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a real small training on the embedded digits."""
-    run_dir = tmp_path_factory.mktemp("run")
-    train(configure(*SMALL, "trainer.max_epochs=5", "recipe.learning_rate=1e-3"), run_dir)
-    return run_dir
 
 
 def summary(run_dir: Path) -> dict:
@@ -68,6 +61,21 @@ def test_the_summary_has_precision_and_recall_of_each_digit(finished: Path):
     assert sum(row["images"] - row["correct"] for row in rows) == summary(finished)["test/errors"]
 
 
+def test_the_summary_says_how_sure_the_probabilities_are(finished: Path):
+    content = summary(finished)
+    assert content["temperature"] != 1.0
+    assert content["test/ece"] < 0.02  # 1,000 images in 15 bins do not show less
+    assert 0 < content["test/nll"] < 0.2
+    low, high = content["test/errors_95"]
+    assert low < content["test/errors"] < high
+    assert len(content["test/wrong"]) == content["test/errors"]
+
+
+def test_without_validation_the_temperature_is_the_configurations(tmp_path: Path):
+    settings = ("data.val_size=0", "model.temperature=0.7")
+    assert train(configure(*TINY, *settings), tmp_path)["temperature"] == 0.7
+
+
 def test_metrics_csv_has_one_row_an_epoch(finished: Path):
     rows = list(csv.DictReader((finished / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5"]
@@ -80,6 +88,19 @@ def test_a_run_leaves_its_plots_checkpoints_and_events(finished: Path):
     assert plots == {"accuracy.png", "loss.png", "confusion.png", "ten_digits.png", "mistakes.png"}
     assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert list(finished.glob("events.out.tfevents.*"))
+
+
+def test_a_run_leaves_its_model(finished: Path):
+    images = torch.randint(0, 256, (20, 28, 28), dtype=torch.uint8)
+    checkpoint = load_model(finished / "checkpoints" / "best.ckpt")
+    assert torch.equal(logits_of(load_model(finished), images), logits_of(checkpoint, images))
+
+
+def test_a_seed_gives_the_same_model_file_to_the_bit(tmp_path: Path):
+    for run in ("first", "second"):
+        train(configure(*TINY), tmp_path / run)
+    first, second = (tmp_path / run / "model" / "model.safetensors" for run in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_the_best_checkpoint_is_what_was_tested(finished: Path):

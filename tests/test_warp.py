@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from digits.data.source import load_mnist5k
-from digits.data.warp import RandomWarp, affine_warp
+from digits.data.warp import RandomWarp, _resample_by_products, resample
 from digits.network import to_input
 
 STILL = {"degrees": 0.0, "scale": 0.0, "shear": 0.0, "shift": 0.0}
@@ -41,34 +41,49 @@ def spread(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (weights * x * x).sum((1, 2)), (weights * x * y).sum((1, 2)), (weights * y * y).sum((1, 2))
 
 
-# ---- affine_warp
+def places(matrices: Tensor, images: Tensor) -> Tensor:
+    """Where affine ``matrices`` (N, 2, 3) send each pixel: (N, 2, H, W)."""
+    return F.affine_grid(matrices, list(images.shape), align_corners=False).permute(0, 3, 1, 2)
+
+
+def still(images: Tensor) -> Tensor:
+    return torch.eye(2, 3).expand(len(images), 2, 3)
+
+
+# ---- resample: the way for XLA is held against torch's own, which is the way everywhere else
 
 
 @pytest.mark.parametrize("size", [0.05, 0.3, 1.0], ids=["mild", "strong", "wild"])
-def test_affine_warp_is_torch_grid_sample(digits, size):
+def test_the_way_for_xla_is_torch_grid_sample(digits, size):
     generator = torch.Generator().manual_seed(0)
-    matrices = torch.eye(2, 3) + size * torch.randn(len(digits), 2, 3, generator=generator)
-    grid = F.affine_grid(matrices, list(digits.shape), align_corners=False)
-    expected = F.grid_sample(digits, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    torch.testing.assert_close(affine_warp(digits, matrices), expected, atol=1e-5, rtol=0)
+    there = places(still(digits) + size * torch.randn(len(digits), 2, 3, generator=generator), digits)
+    torch.testing.assert_close(_resample_by_products(digits, there), resample(digits, there), atol=1e-5, rtol=0)
 
 
-def test_affine_warp_takes_images_that_are_not_square(digits):
+def test_the_way_for_xla_takes_images_that_are_not_square(digits):
     images = digits[:, :, 3:23]
-    matrices = torch.tensor([[0.9, 0.2, 0.1], [-0.3, 1.1, -0.2]]).expand(len(images), 2, 3)
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    expected = F.grid_sample(images, grid, align_corners=False)
-    torch.testing.assert_close(affine_warp(images, matrices), expected, atol=1e-5, rtol=0)
+    there = places(torch.tensor([[0.9, 0.2, 0.1], [-0.3, 1.1, -0.2]]).expand(len(images), 2, 3), images)
+    torch.testing.assert_close(_resample_by_products(images, there), resample(images, there), atol=1e-5, rtol=0)
 
 
-def test_the_identity_returns_the_images(digits):
-    matrices = torch.eye(2, 3).expand(len(digits), 2, 3)
-    torch.testing.assert_close(affine_warp(digits, matrices), digits, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("way", [resample, _resample_by_products])
+def test_the_identity_returns_the_images(digits, way):
+    torch.testing.assert_close(way(digits, places(still(digits), digits)), digits, atol=1e-5, rtol=0)
 
 
-def test_what_comes_from_outside_is_zero(digits):
+@pytest.mark.parametrize("way", [resample, _resample_by_products])
+def test_what_comes_from_outside_is_zero(digits, way):
     matrices = torch.tensor([[1.0, 0.0, 3.0], [0.0, 1.0, 0.0]]).expand(len(digits), 2, 3)  # beyond the right edge
-    assert (affine_warp(digits, matrices) == 0).all()
+    assert (way(digits, places(matrices, digits)) == 0).all()
+
+
+def test_autocast_does_not_round_where_pixels_go(digits):
+    warp = RandomWarp(degrees=10, scale=0.1, shear=0.1, shift=1.5)
+    torch.manual_seed(0)
+    exact = warp(digits)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(warp(digits), exact)
 
 
 def test_another_default_dtype_than_the_images_changes_nothing(digits):

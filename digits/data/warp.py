@@ -1,4 +1,4 @@
-"""Random warps of a batch of images."""
+"""Random affine warps of a batch of images."""
 
 import math
 
@@ -47,49 +47,39 @@ def pixel_grid(height: int, width: int) -> Tensor:
 
 
 class RandomWarp(nn.Module):
-    """Rotate, scale, shear, shift and bend each image of a batch by a random amount, in training mode only.
+    """Rotate, scale, shear and shift each image of a batch by a random amount, in training mode only.
 
     Args:
         degrees: rotation is uniform in ±degrees.
         scale: each side is scaled by a factor uniform in 1 ± scale.
         shear: x moves by up to ±shear times y.
         shift: each direction is shifted by up to ±shift pixels of 28.
-        bend: the points of a 6 x 6 net move by up to ±bend pixels in each direction, and what lies between follows
-            smoothly: an elastic distortion (Simard et al. 2003).
     """
 
-    side, net = 28, 6
+    side = 28
     grid: Tensor
-    spread: Tensor
 
-    def __init__(self, degrees: float, scale: float, shear: float, shift: float, bend: float = 0.0) -> None:
+    def __init__(self, degrees: float, scale: float, shear: float, shift: float) -> None:
         super().__init__()
         self.degrees = degrees
         self.scale = scale
         self.shear = shear
         self.shift = shift
-        self.bend = bend
-        points = torch.eye(self.net**2).view(-1, 1, self.net, self.net)
-        spread = F.interpolate(points, (self.side, self.side), mode="bicubic", align_corners=True)
         self.register_buffer("grid", pixel_grid(self.side, self.side), persistent=False)
-        self.register_buffer("spread", spread.view(self.net**2, -1), persistent=False)  # of each point over the pixels
 
     def forward(self, images: Tensor) -> Tensor:
         """Warp float images (N, 1, 28, 28)."""
         if not self.training:
             return images
-        n, pixel = images.shape[0], 2 / self.side  # [-1, 1] spans all pixels
+        n = images.shape[0]
         draws = 2 * torch.rand(6, n, dtype=images.dtype, device=images.device) - 1
         angle = draws[0] * math.radians(self.degrees)
         width, height = 1 + self.scale * draws[1], 1 + self.scale * draws[2]
         shear = self.shear * draws[3]
-        shift_x, shift_y = draws[4:] * (pixel * self.shift)
+        shift_x, shift_y = draws[4:] * (2 * self.shift / self.side)  # [-1, 1] spans all pixels
         cos, sin = angle.cos(), angle.sin()
         rows = [cos / width, (shear * cos - sin) / width, shift_x, sin / height, (shear * sin + cos) / height, shift_y]
         by_x, by_y, constant = torch.stack(rows, dim=1).view(n, 2, 3, 1).unbind(2)
         x, y = self.grid.to(images.dtype)
         places = by_x * x + by_y * y + constant  # no matrix product: autocast would round the places to bfloat16
-        if self.bend:
-            moves = 2 * torch.rand(n, 2, self.net**2, dtype=images.dtype, device=images.device) - 1
-            places = places + moves * (pixel * self.bend) @ self.spread.to(images.dtype)
         return resample(images, places.view(n, 2, self.side, self.side))

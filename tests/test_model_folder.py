@@ -1,0 +1,109 @@
+"""Trained networks as folders that the Hugging Face hub and everybody else can load."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import save_file
+
+from digits.errors import DigitsError
+from digits.exchange.model_folder import export, load_model, save_model
+from digits.network import DeepDigits
+from digits.scoring import logits_of
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randint(0, 256, (20, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_what_is_saved_is_loaded_with_its_temperature(tmp_path: Path, images: torch.Tensor):
+    network = DeepDigits(dense_dropout=0.3, temperature=0.6)
+    save_model(tmp_path, network)
+    loaded = load_model(tmp_path)
+    assert not loaded.training
+    assert loaded.temperature == 0.6
+    assert torch.equal(logits_of(loaded, images), logits_of(network, images))
+
+
+def test_a_runs_folder_is_a_model_repository(finished: Path):
+    model = finished / "model"
+    assert {path.name for path in model.iterdir()} >= {"README.md", "config.json", "model.safetensors", "plots"}
+    config = json.loads((model / "config.json").read_text())
+    assert set(config) == {"conv_dropout", "dense_dropout", "l2", "temperature"}
+
+
+def test_the_hubs_own_mixin_loads_a_runs_model(
+    finished: Path, images: torch.Tensor, capsys: pytest.CaptureFixture[str]
+):
+    network = DeepDigits.from_pretrained(finished / "model")
+    assert torch.equal(logits_of(network, images), logits_of(load_model(finished), images))
+    assert capsys.readouterr().out == ""
+
+
+def test_the_card_tells_the_run(finished: Path):
+    card = ModelCard.load(finished / "model" / "README.md")
+    summary = json.loads((finished / "summary.json").read_text())
+    assert (card.data.license, card.data.library_name) == ("apache-2.0", "deepdigits")
+    assert card.data.pipeline_tag == "image-classification"
+    assert "mnist" in card.data.tags
+    (result,) = card.data.eval_results
+    assert result.metric_value == summary["test/sparse_accuracy"]
+    assert f"{summary['test/sparse_accuracy']:.2%}" in card.text
+    assert "python train.py seed=0" in card.text
+
+
+def test_every_picture_of_the_card_is_in_the_folder(finished: Path):
+    model = finished / "model"
+    pictures = [line.split("](")[1][:-1] for line in (model / "README.md").read_text().splitlines() if line[:2] == "!["]
+    assert pictures
+    assert all((model / picture).is_file() for picture in pictures)
+
+
+def test_half_the_size_reads_the_same(finished: Path, tmp_path: Path, images: torch.Tensor):
+    export(finished, tmp_path / "half", half=True)
+    full, half = finished / "model" / "model.safetensors", tmp_path / "half" / "model.safetensors"
+    assert half.stat().st_size < 0.51 * full.stat().st_size
+    one, other = load_model(finished), load_model(tmp_path / "half")
+    assert next(other.parameters()).dtype == torch.float32
+    torch.testing.assert_close(logits_of(other, images), logits_of(one, images), atol=0.02, rtol=0.01)
+
+
+def test_an_exported_model_keeps_its_card_and_plots(finished: Path, tmp_path: Path):
+    export(finished, tmp_path / "model")
+    names = {str(path.relative_to(tmp_path / "model")) for path in (tmp_path / "model").rglob("*.*")}
+    assert names == {str(path.relative_to(finished / "model")) for path in (finished / "model").rglob("*.*")}
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path):
+    with pytest.raises(DigitsError, match=r"no model there: config\.json is missing"):
+        load_model(tmp_path)
+
+
+def test_a_path_that_is_not_there_is_refused(tmp_path: Path):
+    with pytest.raises(DigitsError, match=r"nothing: no model there"):
+        load_model(tmp_path / "nothing")
+
+
+def test_a_damaged_file_of_weights_is_refused(finished: Path, tmp_path: Path):
+    shutil.copytree(finished / "model", tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(DigitsError, match="damaged"):
+        load_model(tmp_path / "model")
+
+
+def test_weights_of_another_network_are_refused(finished: Path, tmp_path: Path):
+    shutil.copytree(finished / "model", tmp_path / "model")
+    save_file({"layer.weight": torch.zeros(3)}, tmp_path / "model" / "model.safetensors")
+    with pytest.raises(DigitsError, match="another network"):
+        load_model(tmp_path / "model")
+
+
+def test_a_model_that_is_neither_here_nor_on_the_hub_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # no test goes to the net
+    with pytest.raises(DigitsError, match=r"^nobody/nothing: no such folder here, and not to be had from the hub: .*$"):
+        load_model("nobody/nothing")
