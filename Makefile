@@ -1,13 +1,14 @@
 # make train [ARGS="trainer.max_epochs=1 seed=3"]   installs, trains, tests and reports
 # make test                                         installs, lints, checks types and runs the tests
 # make test-slow                                    the tests that take many minutes
+# make weights                                      trains what the package carries anew, into digits/weights/
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help train test test-slow clean
+.PHONY: help train test test-slow weights clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -23,6 +24,10 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow $(ARGS)
+
+weights: $(VENV)/.installed
+	$(BIN)/python train.py experiment=best seed=0 data.offline_fallback=false hydra.run.dir=runs/weights
+	$(BIN)/digits export digits/weights runs/weights --half
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

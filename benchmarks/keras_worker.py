@@ -1,4 +1,4 @@
-"""The Keras side of `vs_keras.py`, which runs it in an environment of its own; also how both sides take turns."""
+"""The Keras side of `vs_keras.py` and `time_to_accuracy.py`, which run it in an environment of its own."""
 
 import json
 import os
@@ -82,22 +82,24 @@ def build_model(keras: Any) -> Any:
 
 
 def main() -> None:
-    """Train for ever, an epoch of ``steps`` batches and an evaluation at a time, each when told to."""
+    """Do the job that the one argument, a JSON object, describes."""
     job = json.loads(sys.argv[1])
-    turns = Turns()
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    import keras
-    import numpy as np
+    if "until" in job:
+        train_until(job)
+    else:
+        take_turns(job)
+
+
+def take_turns(job: dict[str, Any]) -> None:
+    """Train for ever, an epoch of ``steps`` batches and an evaluation at a time, each when told to."""
+    turns = Turns()
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
-    if job["precision"] == "bfloat16":
-        keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    keras.utils.set_random_seed(0)
+    keras, model, x, y, test_x, test_y = prepare(job)
 
-    model = build_model(keras)
-
-    class Clock(keras.callbacks.Callback):
+    class Clock(keras.callbacks.Callback):  # type: ignore[name-defined]
         """Waits before each epoch and each evaluation, and reports when it is over."""
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -122,9 +124,6 @@ def main() -> None:
         def on_test_end(self, logs: Any = None) -> None:
             turns.done(len(test_x))
 
-    digits = np.load(job["digits"])
-    x, test_x = (digits[f"{part}_images"][..., None].astype(np.float32) / 255 for part in ("train", "test"))
-    y, test_y = digits["train_labels"], digits["test_labels"]
     x, y = x[: job["steps"] * job["batch_size"]], y[: job["steps"] * job["batch_size"]]
     turns.say(parameters=model.count_params(), version=f"Keras {keras.__version__} on TensorFlow {tf.__version__}")
     model.fit(
@@ -137,6 +136,36 @@ def main() -> None:
         callbacks=[Clock()],
         verbose=0,
     )
+
+
+def train_until(job: dict[str, Any]) -> None:
+    """Train as the original did, and print a line an epoch, until the test accuracy is ``until``, or all ``epochs``."""
+    keras, model, x, y, test_x, test_y = prepare(job)
+
+    class Lines(keras.callbacks.Callback):  # type: ignore[name-defined]
+        """Prints the epoch, and stops at the target."""
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            accuracy = logs["val_sparse_categorical_accuracy"]
+            print(f"epoch {epoch + 1}/{job['epochs']} test {100 * accuracy:.2f}%", flush=True)
+            model.stop_training = accuracy >= job["until"] - 1e-6
+
+    model.fit(
+        x, y, batch_size=512, epochs=job["epochs"], validation_data=(test_x, test_y), callbacks=[Lines()], verbose=0
+    )
+
+
+def prepare(job: dict[str, Any]) -> tuple[Any, ...]:
+    """Keras, the model, and the images float32 in [0, 1] and labels of both splits."""
+    import keras
+    import numpy as np
+
+    if job["precision"] == "bfloat16":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    keras.utils.set_random_seed(0)
+    digits = np.load(job["digits"])
+    x, test_x = (digits[f"{part}_images"][..., None].astype(np.float32) / 255 for part in ("train", "test"))
+    return keras, build_model(keras), x, digits["train_labels"], test_x, digits["test_labels"]
 
 
 if __name__ == "__main__":

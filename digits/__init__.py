@@ -1,3 +1,15 @@
 """DeepDigits reads handwritten digits: a small CNN, trained with PyTorch Lightning on CPU, GPU or TPU."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["DeepDigits"]
+
+
+def __getattr__(name: str) -> Any:
+    """``digits.DeepDigits``, with which torch comes: only who asks for it waits for it."""
+    if name == "DeepDigits":
+        from digits.network import DeepDigits
+
+        return DeepDigits
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
