@@ -11,12 +11,9 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 from tqdm import tqdm
 
+from digits.data.source import WRONGLY_LABELLED
 from digits.network import DeepDigits, to_input
 from digits.report.tables import per_digit
-
-# Test images of MNIST whose label most of five people did not choose, as Northcutt et al. 2021, "Pervasive Label Errors
-# in Test Sets", asked them (github.com/cleanlab/label-errors, mturk/mnist_mturk.json: "given" below 3).
-WRONGLY_LABELLED = (947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729)
 
 
 @torch.inference_mode()

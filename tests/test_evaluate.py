@@ -104,7 +104,7 @@ def rows(finished: Path) -> dict[tuple[str, float], int]:
 
 
 def test_every_corruption_has_its_rows_and_the_first_is_of_the_images_as_they_are(rows: dict):
-    assert list(rows)[0] == ("none", 0.0)
+    assert next(iter(rows)) == ("none", 0.0)
     assert {name for name, _ in rows} == {"none", *corruptions.CORRUPTIONS}
 
 

@@ -307,6 +307,18 @@ def test_a_mistake_names_true_digit_predicted_digit_and_confidence(
     assert captions(figures[0]) == ["5 read as 3\n91.0% #1"]
 
 
+def test_a_mistake_whose_label_is_known_to_be_wrong_is_marked_on_mnist_only(
+    read: Read, tmp_path: Path, figures: list[Figure]
+) -> None:
+    labels = np.array(read.labels)
+    predicted = labels.copy()
+    predicted[[5, 947]] = (labels[[5, 947]] + 1) % 10
+    for dataset in ("mnist", "mnist-5k"):
+        plots.draw_mistakes(read.images, labels, np.eye(10)[predicted], dataset, tmp_path / "mistakes.png")
+    marked = [[caption.split("#")[1] for caption in captions(figure) if "*" in caption] for figure in figures]
+    assert marked == [["947"], []]
+
+
 def test_a_run_without_mistakes_gets_a_picture_that_says_so(read: Read, tmp_path: Path, figures: list[Figure]) -> None:
     plots.draw_mistakes(read.images, read.labels, np.eye(10)[read.labels], "mnist", tmp_path / "mistakes.png")
     assert "Mistakes: none in 1,000 test images" in texts(figures[0])[0]

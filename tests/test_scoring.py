@@ -8,9 +8,9 @@ import pytest
 import torch
 from conftest import needs_full_mnist
 
-from digits.data.source import load_mnist
+from digits.data.source import WRONGLY_LABELLED, load_mnist
 from digits.network import DeepDigits
-from digits.scoring import WRONGLY_LABELLED, fit_temperature, logits_of, mean_probabilities, score
+from digits.scoring import fit_temperature, logits_of, mean_probabilities, score
 
 
 def draws(sharpness: float, n: int = 20_000) -> tuple[torch.Tensor, torch.Tensor]:

@@ -257,6 +257,20 @@ def test_more_overrides_than_80_columns_hold_share_one(tmp_path: Path) -> None:
     assert all(f"{name}=1" in output for name in names)
 
 
+def test_jobs_that_differ_by_the_seed_alone_end_with_mean_and_standard_deviation(tmp_path: Path) -> None:
+    for seed, errors in enumerate((30, 36, 33)):
+        job(tmp_path, str(seed), [f"seed={seed}"], test=1 - errors / 10_000, **{"test/errors": errors})
+    job(tmp_path, "3", ["seed=3"], status="failed", error="no room")
+    text = " ".join(report(tmp_path).split())
+    assert "3 seeds, mean and standard deviation: test 99.670%, 0.030%; errors 33.0, 3.0" in text
+
+
+def test_jobs_that_differ_otherwise_have_no_common_mean(tmp_path: Path) -> None:
+    for number in range(2):
+        job(tmp_path, str(number), [f"seed={number}", f"model.l2={number}"], test=0.99, **{"test/errors": 100})
+    assert "standard deviation" not in report(tmp_path)
+
+
 def test_values_that_look_like_markup_are_printed_as_they_are(tmp_path: Path) -> None:
     job(tmp_path, "0", ["data.shape=[/red]"])
     job(tmp_path, "1", ["data.shape=[bold]"], status="failed", error="no [/such] key")

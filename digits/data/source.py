@@ -34,6 +34,10 @@ _UNPACKED_MD5 = {  # of the files inside torchvision's .gz, in the order of Digi
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
+# Test images of MNIST whose label most of five people did not choose, as Northcutt et al. 2021, "Pervasive Label Errors
+# in Test Sets", asked them (github.com/cleanlab/label-errors, mturk/mnist_mturk.json: "given" below 3).
+WRONGLY_LABELLED = (947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729)
+
 _PATIENCE = 10.0  # seconds in which a mirror has to answer, and may pause in a transfer
 _NETWORK_ERRORS = (OSError, HTTPException, ValueError)  # ValueError: a malformed proxy in the environment
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from digits.data.source import WRONGLY_LABELLED
 from digits.report.tables import DATASETS, per_digit, replace_file
 
 History = list[dict[str, float]]
@@ -120,16 +121,22 @@ def draw_ten(images: ArrayLike, labels: ArrayLike, predicted: ArrayLike, dataset
 def draw_mistakes(images: ArrayLike, labels: ArrayLike, probabilities: ArrayLike, dataset: str, path: Path) -> None:
     """Write the most confident mistakes to ``path``, up to 40: true, predicted, confidence, index in the test set.
 
-    Arguments as in ``draw_all``; where there are none, the picture says so.
+    An asterisk marks those of MNIST whose label is known to be wrong. Arguments as in ``draw_all``; where there are
+    none, the picture says so.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:40]
-    captions = [f"{labels[i]} read as {predicted[i]}\n{confidence[i]:.1%} #{i}" for i in shown]
+    doubtful = set(WRONGLY_LABELLED) if dataset == "mnist" else set()
+    captions = [
+        f"{labels[i]}{'*' if i in doubtful else ''} read as {predicted[i]}\n{confidence[i]:.1%} #{i}" for i in shown
+    ]
     title = f"Mistakes: {len(wrong) or 'none'} in {len(labels):,} test images"
     if len(wrong) > len(shown):
         title = f"The {len(shown)} most confident of {len(wrong):,} mistakes in {len(labels):,} test images"
+    if doubtful.intersection(shown.tolist()):
+        title += " (*: the label is known to be wrong)"
     _gallery(title, dataset, path, np.asarray(images)[shown], captions, [RED] * len(shown), columns=8)
 
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, cast
 
 from hydra.experimental.callback import Callback
@@ -70,6 +71,8 @@ def report_sweep(sweep_dir: Path, console: Console | None = None) -> int:
     console.print(table)
     same = [f"{key}={max(cells)}" for key, cells in overrides.items() if key not in varied]  # max: not the empty one
     console.print(Text(f"All jobs: {' '.join(same)}" if same else ""))
+    if list(varied) == ["seed"] and (spread := _spread(rows)):
+        console.print(Text(spread))
     for row in filter(lambda row: row["error"], rows):  # below the table, where a long reason has the whole width
         console.print(Text(f"Job {row['job']} {row['status']}: {row['error']}", style="red"))
     if any(row["dataset"] == "mnist-5k" for row in rows):
@@ -90,6 +93,18 @@ class SweepTable(Callback):
         """Report the sweep in ``config.hydra.sweep.dir``; raises SystemExit(1) when a job did not complete."""
         if report_sweep(Path(config.hydra.sweep.dir)):
             raise SystemExit(1)  # Hydra turns any Exception of a callback into a warning; SystemExit it lets through
+
+
+def _spread(rows: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over jobs that differ by the seed alone; nothing for less than two."""
+    done = [row for row in rows if row["status"] == "completed" and row["test/errors"] is not None]
+    if len(done) < 2:
+        return ""
+    accuracy, errors = ([row[key] for row in done] for key in ("test/sparse_accuracy", "test/errors"))
+    return (
+        f"{len(done)} seeds, mean and standard deviation: test {mean(accuracy):.3%}, {stdev(accuracy):.3%}; "
+        f"errors {mean(errors):.1f}, {stdev(errors):.1f}"
+    )
 
 
 def _read_job(sweep_dir: Path, folder: Path) -> dict[str, Any]:
