@@ -56,6 +56,12 @@ def test_the_card_tells_the_run(finished: Path):
     assert "python train.py seed=0" in card.text
 
 
+def test_no_path_of_the_machine_is_in_the_model(finished: Path):
+    texts = [path.read_text() for path in (finished / "model").iterdir() if path.suffix in (".json", ".md")]
+    assert len(texts) == 3
+    assert all(str(finished) not in text for text in texts)
+
+
 def test_every_picture_of_the_card_is_in_the_folder(finished: Path):
     model = finished / "model"
     pictures = [line.split("](")[1][:-1] for line in (model / "README.md").read_text().splitlines() if line[:2] == "!["]
@@ -76,6 +82,21 @@ def test_an_exported_model_keeps_its_card_and_plots(finished: Path, tmp_path: Pa
     export(finished, tmp_path / "model")
     names = {str(path.relative_to(tmp_path / "model")) for path in (tmp_path / "model").rglob("*.*")}
     assert names == {str(path.relative_to(finished / "model")) for path in (finished / "model").rglob("*.*")}
+
+
+def test_a_model_replaces_another_with_all_that_belongs_to_it(finished: Path, tmp_path: Path):
+    export(finished, tmp_path / "model")
+    save_model(tmp_path / "model", DeepDigits())
+    assert not (tmp_path / "model" / "summary.json").exists()
+    assert not (tmp_path / "model" / "plots").exists()
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(DigitsError, match="not empty"):
+        save_model(tmp_path, DeepDigits())
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path):

@@ -64,11 +64,22 @@ def save_model(
         summary: of the run, as `summary.json` holds it.
         plots: folder of the run's pictures.
         half: keep the weights in float16, which halves the file.
+
+    Raises:
+        DigitsError: the folder holds other things than a model.
     """
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / "model.safetensors").is_file():
+            raise DigitsError(f"{folder}: is not empty and holds no model that could be replaced; name another folder")
+        for name in ("README.md", "summary.json"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "plots", ignore_errors=True)
     (copy.deepcopy(network).half() if half else network).save_pretrained(folder)
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # which safetensors lets only its owner read
     if summary is None:
         return
-    write_json(folder / "summary.json", summary)
+    local = ("run_dir", "last_checkpoint", "status")  # of no meaning elsewhere
+    write_json(folder / "summary.json", {key: value for key, value in summary.items() if key not in local})
     pictures = sorted(plots.glob("*.png")) if plots else []
     if pictures:
         (folder / "plots").mkdir(exist_ok=True)
