@@ -17,7 +17,7 @@ from digits.report.tables import per_digit
 
 
 @torch.inference_mode()
-def logits_of(network: DeepDigits, images: Tensor, batch_size: int = 500, progress: str | None = None) -> Tensor:
+def logits_of(network: DeepDigits, images: Tensor, batch_size: int = 125, progress: str | None = None) -> Tensor:
     """Logits float32 (N, 10) of uint8 ``images`` (N, 28, 28), computed in float32 where the network is.
 
     ``progress`` names a bar, which is shown on a terminal only.
