@@ -1,5 +1,6 @@
 """How good probabilities are: errors and their interval, calibration, and which labels are themselves wrong."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,15 +36,16 @@ def mean_probabilities(networks: Sequence[DeepDigits], images: Tensor, progress:
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The number from 0.05 to 20 that ``logits`` (N, 10) are best divided by: least mean negative log-likelihood.
+    """The number that ``logits`` (N, 10) are best divided by: least mean negative log-likelihood of ``labels`` (N,).
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks". ``labels`` are int64 (N,).
+    Guo et al. 2017, "On Calibration of Modern Neural Networks". Looked for from 1/4 to 4: a few images that are all
+    read rightly would ask for 0.
     """
 
     def loss(log_temperature: float) -> float:
-        return float(F.cross_entropy(logits.double() / torch.tensor(log_temperature).double().exp(), labels))
+        return float(F.cross_entropy(logits.double() / math.exp(log_temperature), labels))
 
-    return round(float(torch.tensor(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x).exp()), 4)
+    return round(math.exp(minimize_scalar(loss, bounds=(-math.log(4), math.log(4)), method="bounded").x), 4)
 
 
 def score(probabilities: Tensor, labels: Tensor, mnist_test: bool) -> dict[str, Any]:

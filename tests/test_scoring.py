@@ -26,6 +26,10 @@ def test_the_temperature_undoes_what_made_the_logits_too_sharp_or_too_flat(sharp
     assert fit_temperature(*draws(sharpness)) == pytest.approx(sharpness, rel=0.03)
 
 
+def test_digits_that_are_all_read_rightly_do_not_ask_for_certainty():
+    assert fit_temperature(5 * torch.eye(10), torch.arange(10)) == pytest.approx(0.25, abs=0.001)
+
+
 def test_the_fitted_temperature_mends_the_calibration():
     logits, labels = draws(3.0)
     raw = score(logits.softmax(1), labels, mnist_test=False)

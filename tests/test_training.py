@@ -92,7 +92,7 @@ def test_a_run_leaves_its_plots_checkpoints_and_events(finished: Path):
 
 def test_a_run_leaves_its_model(finished: Path):
     images = torch.randint(0, 256, (20, 28, 28), dtype=torch.uint8)
-    checkpoint = load_model(finished / "checkpoints" / "best.ckpt")
+    checkpoint = load_model(finished / "checkpoints" / "last.ckpt")
     assert torch.equal(logits_of(load_model(finished), images), logits_of(checkpoint, images))
 
 
@@ -103,18 +103,36 @@ def test_a_seed_gives_the_same_model_file_to_the_bit(tmp_path: Path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_best_checkpoint_is_what_was_tested(finished: Path):
-    rows = list(csv.DictReader((finished / "metrics.csv").open()))
-    best = max(range(len(rows)), key=lambda i: float(rows[i]["val/sparse_accuracy"]))
-    checkpoint = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
-    assert checkpoint["epoch"] == best
-    assert summary(finished)["val/sparse_accuracy"] == pytest.approx(float(rows[best]["val/sparse_accuracy"]))
+def accuracies(run_dir: Path) -> list[float]:
+    """On validation, of each epoch."""
+    return [float(row["val/sparse_accuracy"]) for row in csv.DictReader((run_dir / "metrics.csv").open())]
+
+
+def test_the_best_checkpoint_is_of_the_best_validation_epoch(finished: Path):
+    best = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == max(range(5), key=lambda i: accuracies(finished)[i])
+
+
+def test_where_a_schedule_ends_the_last_weights_are_tested(finished: Path):
+    assert summary(finished)["val/sparse_accuracy"] == pytest.approx(accuracies(finished)[-1])
+    last = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(load_model(finished).weight_layers()[0].weight, last["network.features.0.weight"])
+
+
+def test_at_a_constant_rate_the_best_validation_epoch_is_tested(tmp_path: Path):
+    steps = ("trainer.max_epochs=4", "trainer.limit_train_batches=20", "recipe.average_decay=0")
+    train(configure(*TINY, *steps, "recipe.schedule=constant", "recipe.learning_rate=0.03"), tmp_path)
+    found = accuracies(tmp_path)
+    assert max(found) > found[-1]  # or the test would prove nothing
+    assert summary(tmp_path)["val/sparse_accuracy"] == pytest.approx(max(found))
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(load_model(tmp_path).weight_layers()[0].weight, best["network.features.0.weight"])
 
 
 def test_a_checkpoint_loads_as_the_averaged_classifier(finished: Path):
     from digits.data.module import DigitDataModule
 
-    classifier = DigitClassifier.load_from_checkpoint(finished / "checkpoints" / "best.ckpt", weights_only=True).eval()
+    classifier = DigitClassifier.load_from_checkpoint(finished / "checkpoints" / "last.ckpt", weights_only=True).eval()
     data = DigitDataModule("mnist5k", Path("unused"), 1000, 0)
     data.setup()
     with torch.no_grad():

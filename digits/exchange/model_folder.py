@@ -25,7 +25,7 @@ MNIST's are: light on dark, its height or width 20 pixels, its centre of mass in
 ## Use
 
 ```python
-from digits.network import DeepDigits, to_input    # pip install deepdigits
+from digits.network import DeepDigits, to_input    # of the DeepDigits project
 
 network = DeepDigits.from_pretrained("path/to/this/folder")
 probabilities = network.probabilities(to_input(images))    # of uint8 images (N, 28, 28), 255 = ink
