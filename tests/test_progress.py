@@ -22,7 +22,7 @@ def test_the_bar_fits_80_columns_and_shows_what_is_measured(tmp_path: Path):
 
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    settings = ["data=mnist5k", "data.batch_size=16", "trainer.max_epochs=2", "trainer.limit_train_batches=6"]
+    settings = ["data=mnist5k", "data.batch_size=64", "trainer.max_epochs=2", "trainer.limit_train_batches=20"]
     command = [sys.executable, str(ROOT / "train.py"), *settings, "trainer.log_every_n_steps=2"]
     process = subprocess.Popen(command, cwd=tmp_path, stdin=end, stdout=end, stderr=end)
     os.close(end)

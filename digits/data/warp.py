@@ -36,14 +36,11 @@ def _resample_by_products(images: Tensor, places: Tensor) -> Tensor:
     return (rows * column_weights).sum(2).view(n, 1, height, width)
 
 
-def pixel_grid(height: int, width: int) -> Tensor:
-    """Coordinates float32 (2, H * W), x and y, of the middle of each pixel, in [-1, 1] from edge to edge."""
-    y, x = torch.meshgrid(
-        (2 * torch.arange(height, dtype=torch.float32) + 1) / height - 1,
-        (2 * torch.arange(width, dtype=torch.float32) + 1) / width - 1,
-        indexing="ij",
-    )
-    return torch.stack([x, y]).view(2, -1)
+def pixel_grid(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates x and y, each (H * W,), of each pixel's middle, in [-1, 1] from edge to edge; dtype as ``like``."""
+    ys, xs = (torch.arange(size, dtype=like.dtype, device=like.device) for size in (height, width))
+    y, x = torch.meshgrid((2 * ys + 1) / height - 1, (2 * xs + 1) / width - 1, indexing="ij")
+    return x.flatten(), y.flatten()
 
 
 class RandomWarp(nn.Module):
@@ -56,30 +53,26 @@ class RandomWarp(nn.Module):
         shift: each direction is shifted by up to ±shift pixels of 28.
     """
 
-    side = 28
-    grid: Tensor
-
     def __init__(self, degrees: float, scale: float, shear: float, shift: float) -> None:
         super().__init__()
         self.degrees = degrees
         self.scale = scale
         self.shear = shear
         self.shift = shift
-        self.register_buffer("grid", pixel_grid(self.side, self.side), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Warp float images (N, 1, 28, 28)."""
         if not self.training:
             return images
-        n = images.shape[0]
+        n, _, height, width = images.shape
         draws = 2 * torch.rand(6, n, dtype=images.dtype, device=images.device) - 1
         angle = draws[0] * math.radians(self.degrees)
-        width, height = 1 + self.scale * draws[1], 1 + self.scale * draws[2]
+        wider, higher = 1 + self.scale * draws[1], 1 + self.scale * draws[2]
         shear = self.shear * draws[3]
-        shift_x, shift_y = draws[4:] * (2 * self.shift / self.side)  # [-1, 1] spans all pixels
+        shift_x, shift_y = draws[4:] * (2 * self.shift / width)  # [-1, 1] spans all pixels
         cos, sin = angle.cos(), angle.sin()
-        rows = [cos / width, (shear * cos - sin) / width, shift_x, sin / height, (shear * sin + cos) / height, shift_y]
+        rows = [cos / wider, (shear * cos - sin) / wider, shift_x, sin / higher, (shear * sin + cos) / higher, shift_y]
         by_x, by_y, constant = torch.stack(rows, dim=1).view(n, 2, 3, 1).unbind(2)
-        x, y = self.grid.to(images.dtype)
+        x, y = pixel_grid(height, width, images)
         places = by_x * x + by_y * y + constant  # no matrix product: autocast would round the places to bfloat16
-        return resample(images, places.view(n, 2, self.side, self.side))
+        return resample(images, places.view(n, 2, height, width))
