@@ -206,7 +206,14 @@ def test_a_small_training_set_gets_more_epochs():
 def test_ctrl_c_stops_cleanly_and_the_run_can_be_resumed(train_py: Run, tmp_path: Path):
     arguments = [*SMALL, "trainer.max_epochs=4", "data.batch_size=64", "hydra.run.dir=interrupted"]
     command = [sys.executable, str(ROOT / "train.py"), *arguments]
-    process = subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     assert process.stdout
     for line in process.stdout:
         if line.startswith("epoch 1/"):
