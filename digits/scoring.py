@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 from tqdm import tqdm
 
@@ -46,6 +46,23 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         return float(F.cross_entropy(logits.double() / math.exp(log_temperature), labels))
 
     return round(math.exp(minimize_scalar(loss, bounds=(-math.log(4), math.log(4)), method="bounded").x), 4)
+
+
+def calibrated(network: nn.Module, settings: dict[str, Any], images: Tensor, labels: Tensor) -> DeepDigits:
+    """A copy of ``network`` on the CPU, at the temperature that suits held-out ``images`` best.
+
+    Args:
+        network: a :class:`~digits.network.DeepDigits` on any device.
+        settings: its arguments; of none held out, their temperature stays.
+        images: uint8 (N, 28, 28), or none.
+        labels: int64 (N,).
+    """
+    copy = DeepDigits(**settings)
+    copy.load_state_dict({name: value.float().cpu() for name, value in network.state_dict().items()})
+    if not len(images):
+        return copy.eval()
+    temperature = fit_temperature(logits_of(copy, images.cpu()), labels.cpu())
+    return calibrated(copy, settings | {"temperature": temperature}, images[:0], labels[:0])
 
 
 def score(probabilities: Tensor, labels: Tensor, mnist_test: bool) -> dict[str, Any]:

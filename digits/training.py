@@ -26,9 +26,8 @@ from digits.config import Config, RecipeConfig
 from digits.data.module import DigitDataModule
 from digits.errors import ConfigError, DigitsError
 from digits.exchange.model_folder import save_model
-from digits.network import DeepDigits
 from digits.report import plots, tables
-from digits.scoring import fit_temperature, logits_of, score
+from digits.scoring import calibrated, score
 
 log = logging.getLogger("digits")
 for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # banners and advertisements
@@ -62,7 +61,7 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
     summary = _summary(config, trainer, data, classifier, history)
     summary |= {"status": "completed" if completed else "interrupted", "run_dir": str(run_dir)}
     if completed:
-        network = calibrated(classifier.network, config, data)
+        network = calibrated(classifier.network, config.model.model_dump(), data.val.images, data.val.labels)
         logits = torch.cat(classifier.test_logits).cpu()[: len(data.test)]  # without what filled up the last batch
         images, labels = data.test.images[: len(logits)], data.test.labels[: len(logits)]  # as far as it was tested
         probabilities = (logits / network.temperature).softmax(1)
@@ -88,21 +87,6 @@ def validation_chooses(config: Config) -> bool:
     constant rate every epoch is as good a place to stop as any other.
     """
     return config.recipe.schedule == "constant"
-
-
-def calibrated(network: DeepDigits, config: Config, data: DigitDataModule) -> DeepDigits:
-    """A copy of ``network`` on the CPU, at the temperature that suits the validation images best.
-
-    Where nothing was held out, the temperature is the configuration's.
-    """
-    settings = config.model.model_dump()
-    plain = DeepDigits(**settings)
-    plain.load_state_dict({name: value.float().cpu() for name, value in network.state_dict().items()})
-    if len(data.val):
-        settings["temperature"] = fit_temperature(logits_of(plain, data.val.images.cpu()), data.val.labels.cpu())
-    copy = DeepDigits(**settings)
-    copy.load_state_dict(plain.state_dict())
-    return copy.eval()
 
 
 def set_up(
