@@ -53,16 +53,18 @@ def calibrated(network: nn.Module, settings: dict[str, Any], images: Tensor, lab
 
     Args:
         network: a :class:`~digits.network.DeepDigits` on any device.
-        settings: its arguments; of none held out, their temperature stays.
+        settings: its arguments; their temperature stays where no image is held out.
         images: uint8 (N, 28, 28), or none.
         labels: int64 (N,).
     """
+    state = {name: value.float().cpu() for name, value in network.state_dict().items()}
     copy = DeepDigits(**settings)
-    copy.load_state_dict({name: value.float().cpu() for name, value in network.state_dict().items()})
-    if not len(images):
-        return copy.eval()
-    temperature = fit_temperature(logits_of(copy, images.cpu()), labels.cpu())
-    return calibrated(copy, settings | {"temperature": temperature}, images[:0], labels[:0])
+    copy.load_state_dict(state)
+    if len(images):
+        temperature = fit_temperature(logits_of(copy, images.cpu()), labels.cpu())
+        copy = DeepDigits(**settings | {"temperature": temperature})  # anew: config.json has what it was made with
+        copy.load_state_dict(state)
+    return copy.eval()
 
 
 def score(probabilities: Tensor, labels: Tensor, mnist_test: bool) -> dict[str, Any]:
