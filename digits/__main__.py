@@ -8,13 +8,19 @@ from pathlib import Path
 
 from digits.errors import ConfigError, DigitsError
 
-MODEL = "a run's folder, a model's folder, a *.ckpt, or owner/model on the Hugging Face hub"
+MODEL = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or owner/model on the Hugging Face hub"
 EVALUATE = """\
 Score a model on MNIST's test split: errors and their 95 % interval, calibration, per-digit figures. Several models are
 scored together, as an ensemble: by the mean of their probabilities. Without any, the one that the package carries.
 """
 EXPORT = """\
-Write a model into a folder, as the Hugging Face hub has them: weights (safetensors) and the network's settings.
+Write a model into a folder, as the Hugging Face hub has them: weights (safetensors) and the network's settings. Or
+into one file: for torch (.pt, a dict of config and state_dict), for ONNX (.onnx, from uint8 images to probabilities) or
+for Keras (.keras, or the legacy .h5).
+"""
+IMPORT_KERAS = """\
+Read the weights of the original Keras model, without Keras or TensorFlow, and write them into a folder as digits export
+does. FILE is what model.save or model.save_weights wrote: .keras, .weights.h5 or the legacy .h5.
 """
 PUSH = """\
 Upload a model with its card and plots to the Hugging Face hub. Log in before, with `hf auth login` or HF_TOKEN.
@@ -56,11 +62,18 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--save", type=Path, metavar="DIR", help="write summary.json and plots there")
         command.set_defaults(run=_evaluate, ensemble=name == "ensemble")
 
-    command = commands.add_parser("export", help="write a model into a folder", description=EXPORT)
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="where to; made if it is not there")
+    command = commands.add_parser("export", help="write a model into a folder or a file", description=EXPORT)
+    command.add_argument("target", type=Path, metavar="FOLDER_OR_FILE", help="where to; made if it is not there")
     command.add_argument("model", nargs="?", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
-    command.add_argument("--half", action="store_true", help="keep the weights in float16")
+    formats = ("safetensors", "torch", "onnx", "keras")
+    command.add_argument("--format", default=formats[0], choices=formats, help="default: %(default)s, a folder")
+    command.add_argument("--half", action="store_true", help="keep the weights in float16; in a folder only")
     command.set_defaults(run=_export)
+
+    command = commands.add_parser("import-keras", help="read a model of the original", description=IMPORT_KERAS)
+    command.add_argument("file", type=Path, metavar="FILE", help="of Keras")
+    command.add_argument("folder", type=Path, metavar="FOLDER", help="where to; made if it is not there")
+    command.set_defaults(run=_import_keras)
 
     command = commands.add_parser("push", help="upload a model to the Hugging Face hub", description=PUSH)
     command.add_argument("repository", metavar="OWNER/NAME", help="is made if it is not there")
@@ -101,7 +114,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from digits.exchange.model_folder import export
 
-    export(options.model, options.folder, half=options.half)
+    export(options.model, options.target, options.half, options.format)
+    print(options.target)
+
+
+def _import_keras(options: argparse.Namespace) -> None:
+    from digits.exchange.keras_file import load_keras
+    from digits.exchange.model_folder import save_model
+
+    save_model(options.folder, load_keras(options.file))
     print(options.folder)
 
 

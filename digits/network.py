@@ -193,6 +193,16 @@ class DeepDigits(
         """The seven layers with a kernel and a bias, in the order in which images pass them."""
         return [layer for layer in self.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
+    def arguments(self) -> dict[str, float]:
+        """What to call :class:`DeepDigits` with to get another network of these settings."""
+        conv_dropout, _, dense_dropout, _ = [module.p for module in self.modules() if isinstance(module, Dropout)]
+        return {
+            "conv_dropout": conv_dropout,
+            "dense_dropout": dense_dropout,
+            "l2": self.l2,
+            "temperature": self.temperature,
+        }
+
     def count_parameters(self) -> int:
         """Parameters as Keras counts them: trainable ones and the running statistics of batch normalisation."""
         return sum(tensor.numel() for tensor in [*self.parameters(), *self.buffers()])

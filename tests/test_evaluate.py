@@ -83,10 +83,10 @@ def test_export_writes_a_model_that_evaluate_takes(finished: Path, tmp_path: Pat
     assert exported["test/errors"] == evaluate(capsys, "evaluate", finished, "--data", "mnist5k")["test/errors"]
 
 
-@pytest.mark.parametrize("command", ["", "evaluate", "ensemble", "export", "push", "tpu-check"])
+@pytest.mark.parametrize("command", ["", "evaluate", "ensemble", "export", "import-keras", "push", "tpu-check"])
 def test_help_loads_nothing_heavy(command: str):
     code = "import sys; from digits.__main__ import main\ntry: main(sys.argv[1:])\n"
-    code += "except SystemExit: sys.exit(int('torch' in sys.modules))"
+    code += "except SystemExit: sys.exit(int(not {'torch', 'onnx', 'h5py', 'keras'}.isdisjoint(sys.modules)))"
     arguments = [*command.split(), "--help"]
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("usage: digits")

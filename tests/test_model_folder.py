@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
-from digits.errors import DigitsError
+from digits.errors import ConfigError, DigitsError
 from digits.exchange.model_folder import export, load_model, save_model
 from digits.network import DeepDigits
 from digits.scoring import logits_of
@@ -128,3 +128,58 @@ def test_a_model_that_is_neither_here_nor_on_the_hub_is_one_line(monkeypatch: py
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # no test goes to the net
     with pytest.raises(DigitsError, match=r"^nobody/nothing: no such folder here, and not to be had from the hub: .*$"):
         load_model("nobody/nothing")
+
+
+# ---- one file
+
+
+def test_a_torch_file_is_loaded_with_its_settings(tmp_path: Path, images: torch.Tensor):
+    network = DeepDigits(conv_dropout=0.1, dense_dropout=0.3, l2=0.0, temperature=0.6)
+    save_model(tmp_path / "model", network)
+    export(tmp_path / "model", tmp_path / "there" / "model.pt", format="torch")
+    loaded = load_model(tmp_path / "there" / "model.pt")
+    assert loaded.arguments() == network.arguments()
+    assert not loaded.training
+    assert torch.equal(logits_of(loaded, images), logits_of(network, images))
+
+
+def test_a_torch_file_needs_nothing_of_this_project(tmp_path: Path):
+    export(None, tmp_path / "model.pt", format="torch")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    assert content["config"] == DeepDigits.from_pretrained().arguments()
+    assert content["state_dict"].keys() == DeepDigits().state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", {"config": {}, "state_dict": {"layer.weight": 1}}, {"weights": 1}, [1]]
+)
+def test_another_torch_file_is_refused(tmp_path: Path, content: object):
+    if isinstance(content, bytes):
+        (tmp_path / "model.pt").write_bytes(content)
+    else:
+        torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(DigitsError, match=r"not a checkpoint of this project|another network"):
+        load_model(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(("format", "suffixes"), [("torch", ".pt"), ("onnx", ".onnx"), ("keras", ".keras or .h5")])
+def test_a_file_is_named_after_its_format(tmp_path: Path, format: str, suffixes: str):
+    with pytest.raises(ConfigError, match=rf"model\.bin: the name of a file of --format {format} ends in {suffixes}$"):
+        export(None, tmp_path / "model.bin", format=format)
+
+
+@pytest.mark.parametrize(("name", "format"), [("model.pt", "torch"), ("model.onnx", "onnx"), ("model.h5", "keras")])
+def test_no_folder_is_named_as_a_file(tmp_path: Path, name: str, format: str):
+    with pytest.raises(ConfigError, match=rf"for a file add --format {format}$"):
+        export(None, tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "format"), [("model.pt", "torch"), ("model.onnx", "onnx"), ("model.h5", "keras")])
+def test_only_a_folder_has_half_the_size(tmp_path: Path, name: str, format: str):
+    with pytest.raises(ConfigError, match=r"^--half: goes with --format safetensors only"):
+        export(None, tmp_path / name, half=True, format=format)
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"'pickle': take safetensors, torch, onnx, keras$"):
+        export(None, tmp_path / "model", format="pickle")

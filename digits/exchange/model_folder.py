@@ -1,6 +1,10 @@
-"""A trained network as a folder: weights, constructor arguments and a model card, as the Hugging Face hub has them."""
+"""A trained network as a folder: weights, constructor arguments and a model card, as the Hugging Face hub has them.
+
+And the way to and from its other forms, which are one file each.
+"""
 
 import copy
+import io
 import json
 import shutil
 from pathlib import Path
@@ -12,10 +16,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from digits.errors import DigitsError
+from digits.errors import ConfigError, DigitsError
+from digits.exchange.keras_file import load_keras, save_keras
+from digits.exchange.onnx_file import save_onnx
 from digits.network import WEIGHTS, DeepDigits
 from digits.report.tables import write_json
 
+FILES = {"torch": (".pt",), "onnx": (".onnx",), "keras": (".keras", ".h5")}  # the formats that are one file each
 CARD = """\
 # DeepDigits
 
@@ -92,15 +99,18 @@ def load_model(name: str | Path | None = None) -> DeepDigits:
     """The trained network that ``name`` names, in evaluation mode on the CPU.
 
     Args:
-        name: a run's folder, a model's folder, a checkpoint (`*.ckpt`), the name of a model on the Hugging Face hub
-            ("owner/model"), or None for the weights that the package carries.
+        name: a run's folder, a model's folder, a checkpoint (`*.ckpt`), a file of :func:`save_torch` (`*.pt`) or of
+            Keras (`*.keras`, `*.h5`), the name of a model on the Hugging Face hub ("owner/model"), or None for the
+            weights that the package carries.
 
     Raises:
         DigitsError: there is no such model, it cannot be fetched, or it is damaged or one of another network.
     """
     path = WEIGHTS if name is None else Path(name).expanduser()
-    if path.suffix == ".ckpt":
+    if path.suffix in (".ckpt", ".pt"):
         return _from_checkpoint(path)
+    if path.suffix in (".keras", ".h5"):
+        return load_keras(path)
     if (path / "model").is_dir():  # a run's folder
         path = path / "model"
     if path.is_dir():
@@ -116,17 +126,49 @@ def load_model(name: str | Path | None = None) -> DeepDigits:
         raise DigitsError(f"{name}: on the hub, but not a model of this network") from error
 
 
-def export(name: str | Path | None, folder: Path, half: bool = False) -> None:
-    """Write the model that ``name`` names, as :func:`load_model` takes it, to ``folder``, its card and plots with it.
+def export(name: str | Path | None, target: Path, half: bool = False, format: str = "safetensors") -> None:
+    """Write the model that ``name`` names, as :func:`load_model` takes it, in another place or another form.
+
+    Args:
+        name: the model.
+        target: a folder for "safetensors", which gets the model's card and plots too; else a file.
+        half: keep the weights in float16; only in "safetensors".
+        format: "safetensors" (:func:`save_model`), "torch" (:func:`save_torch`), "onnx"
+            (:func:`~digits.exchange.onnx_file.save_onnx`) or "keras" (:func:`~digits.exchange.keras_file.save_keras`).
 
     Raises:
-        DigitsError: there is no such model.
+        DigitsError: there is no such model, or what the format needs is not installed.
+        ConfigError: ``target`` or ``half`` does not go with the format.
     """
+    if format not in ("safetensors", *FILES):
+        raise ConfigError(f"no format is called {format!r}: take safetensors, {', '.join(FILES)}")
+    suffixes = FILES.get(format, ())
+    if half and suffixes:
+        raise ConfigError(f"--half: goes with --format safetensors only, not with {format}")
+    if suffixes and target.suffix not in suffixes:
+        raise ConfigError(f"{target}: the name of a file of --format {format} ends in {' or '.join(suffixes)}")
+    for other in FILES:
+        if not suffixes and target.suffix in FILES[other]:
+            raise ConfigError(f"{target}: would be a folder; for a file add --format {other}")
     network = load_model(name)
+    if suffixes:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        {"torch": save_torch, "onnx": save_onnx, "keras": save_keras}[format](target, network)
+        return
     source = WEIGHTS if name is None else Path(name).expanduser()
     source = source / "model" if (source / "model").is_dir() else source
     summary = json.loads((source / "summary.json").read_text()) if (source / "summary.json").is_file() else None
-    save_model(folder, network, summary, source / "plots", half)
+    save_model(target, network, summary, source / "plots", half)
+
+
+def save_torch(path: Path, network: DeepDigits) -> None:
+    """Write ``network`` for `torch.load(path, weights_only=True)`: a dict of plain numbers and tensors.
+
+    ``config`` has the arguments of :class:`~digits.network.DeepDigits`, ``state_dict`` its weights, float32.
+    """
+    content = io.BytesIO()  # torch.save into a path that cannot be written raises a RuntimeError
+    torch.save({"config": network.arguments(), "state_dict": dict(network.state_dict())}, content)
+    path.write_bytes(content.getvalue())
 
 
 def training_data(name: str | Path | None) -> str | None:
@@ -150,22 +192,26 @@ def _from_folder(path: Path) -> DeepDigits:
 
 
 def _from_checkpoint(path: Path) -> DeepDigits:
+    """Of a file of :func:`save_torch`, or of Lightning's, where the network is a part of the classifier."""
     if not path.is_file():
-        raise DigitsError(f"{path}: no such file; checkpoints are in runs/<name>/<time>/checkpoints/")
+        where = "; checkpoints are in runs/<name>/<time>/checkpoints/" if path.suffix == ".ckpt" else ""
+        raise DigitsError(f"{path}: no such file{where}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        arguments, state = checkpoint["hyper_parameters"]["model"], checkpoint["state_dict"]
+        exported = path.suffix == ".pt"
+        arguments = checkpoint["config"] if exported else checkpoint["hyper_parameters"]["model"]
+        prefix = "" if exported else "network."
+        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     except Exception as error:  # torch.load raises whatever a wrong file leads it to
         raise DigitsError(f"{path}: not a checkpoint of this project, or a damaged one") from error
-    prefix = "network."
-    return _network(arguments, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}, path)
+    return _network(arguments, state, path)
 
 
 def _network(arguments: Any, weights: dict[str, torch.Tensor], path: Path) -> DeepDigits:
     try:
         network = DeepDigits(**arguments)
         network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (RuntimeError, TypeError) as error:
+    except (AttributeError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise DigitsError(f"{path}: a model of another network: {reason}") from error
     return network.eval()
