@@ -65,6 +65,7 @@ class WarpConfig(_Section):
     scale: Share
     shear: Share
     shift: float = Field(ge=0, le=14, description="pixels from 0 to 14")
+    stroke: Share
 
 
 class RecipeConfig(_Section):
@@ -79,7 +80,7 @@ class RecipeConfig(_Section):
     min_steps: int = Field(ge=0, description="a whole number from 0")
     label_smoothing: Share
     average_decay: Share
-    warp: WarpConfig | None = Field(description="null, or degrees, scale, shear and shift")
+    warp: WarpConfig | None = Field(description="null, or degrees, scale, shear, shift and stroke")
 
 
 class TrainerConfig(_Section):

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as T
 from tqdm import tqdm
 
+from digits.data.warp import widened
 from digits.network import DeepDigits
 from digits.scoring import mean_probabilities
 
@@ -25,11 +25,8 @@ def _thicken(times: int) -> Change:
     """Strokes wider (narrower if negative) by a pixel on every side for each of ``times``."""
 
     def change(images: Tensor) -> Tensor:
-        for _ in range(abs(times)):  # the maximum (minimum) of each pixel and its four neighbours
-            signed = images if times > 0 else 1 - images
-            wide, high = F.max_pool2d(signed, (1, 3), 1, (0, 1)), F.max_pool2d(signed, (3, 1), 1, (1, 0))
-            images = torch.maximum(wide, high)
-            images = images if times > 0 else 1 - images
+        for _ in range(abs(times)):
+            images = widened(images) if times > 0 else 1 - widened(1 - images)
         return images
 
     return change

@@ -188,3 +188,13 @@ def test_shear_leaves_the_rows_where_they_are():
     torch.manual_seed(0)
     warped = RandomWarp(**STILL | {"shear": 0.3})(ellipse(100))
     torch.testing.assert_close(warped.sum(3), ellipse(100).sum(3), atol=1e-3, rtol=1e-3)
+
+
+def test_stroke_makes_some_digits_bolder_and_some_thinner_and_keeps_their_place(digits):
+    torch.manual_seed(0)
+    warped = RandomWarp(**STILL | {"stroke": 0.5})(ellipse(200))
+    ink = warped.sum((1, 2, 3)) / ellipse(1).sum()
+    assert ink.min() < 0.9 and ink.max() > 1.1
+    assert abs(float(ink.mean()) - 1) < 0.1
+    middle, still = (image.sum(0) @ torch.arange(28.0) / image.sum() for image in (warped.mean(0)[0], ellipse(1)[0, 0]))
+    torch.testing.assert_close(middle, still, atol=0.05, rtol=0)

@@ -1,4 +1,4 @@
-"""Random affine warps of a batch of images."""
+"""Random affine warps of a batch of images, and random widths of their strokes."""
 
 import math
 
@@ -43,22 +43,31 @@ def pixel_grid(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return x.flatten(), y.flatten()
 
 
+def widened(images: Tensor) -> Tensor:
+    """Strokes a pixel wider on every side: the largest of each pixel of (N, 1, H, W) and its four neighbours."""
+    return torch.maximum(F.max_pool2d(images, (1, 3), 1, (0, 1)), F.max_pool2d(images, (3, 1), 1, (1, 0)))
+
+
 class RandomWarp(nn.Module):
-    """Rotate, scale, shear and shift each image of a batch by a random amount, in training mode only.
+    """Rotate, scale, shear and shift each image of a batch and change its strokes' width, each by a random amount.
+
+    In training mode only.
 
     Args:
         degrees: rotation is uniform in ±degrees.
         scale: each side is scaled by a factor uniform in 1 ± scale.
         shear: x moves by up to ±shear times y.
         shift: each direction is shifted by up to ±shift pixels of 28.
+        stroke: strokes get up to about ±stroke pixels wider on every side, at most 1.
     """
 
-    def __init__(self, degrees: float, scale: float, shear: float, shift: float) -> None:
+    def __init__(self, degrees: float, scale: float, shear: float, shift: float, stroke: float = 0.0) -> None:
         super().__init__()
         self.degrees = degrees
         self.scale = scale
         self.shear = shear
         self.shift = shift
+        self.stroke = stroke
 
     def forward(self, images: Tensor) -> Tensor:
         """Warp float images (N, 1, 28, 28)."""
@@ -75,4 +84,12 @@ class RandomWarp(nn.Module):
         by_x, by_y, constant = torch.stack(rows, dim=1).view(n, 2, 3, 1).unbind(2)
         x, y = pixel_grid(height, width, images)
         places = by_x * x + by_y * y + constant  # no matrix product: autocast would round the places to bfloat16
-        return resample(images, places.view(n, 2, height, width))
+        images = resample(images, places.view(n, 2, height, width))
+        return self._change_strokes(images) if self.stroke else images
+
+    def _change_strokes(self, images: Tensor) -> Tensor:
+        """A part of the way to the image with wider strokes, or with narrower ones: those of wider paper."""
+        amount = self.stroke * (2 * torch.rand(len(images), 1, 1, 1, dtype=images.dtype, device=images.device) - 1)
+        signed = torch.where(amount > 0, images, 1 - images)
+        signed = signed.lerp(widened(signed), amount.abs())
+        return torch.where(amount > 0, signed, 1 - signed)
