@@ -1,0 +1,74 @@
+"""One digit's ink as an image like MNIST's, made the way MNIST was (LeCun et al. 1998, section III-A)."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digits.reading.ink import Ink, Mask
+
+SIDE, BOX = 28, 20  # pixels: MNIST's images, and the box that a digit is fitted into
+THINNEST, THICKEST = 2.2, 4.5  # pixels of 28: strokes outside this range are widened or narrowed to it
+WORK = 120  # pixels: the longer side at which strokes are measured and changed
+
+
+def mnist_image(ink: Ink, mask: Mask) -> NDArray[np.uint8]:
+    """Fit the digit that ``mask`` marks in ``ink`` (H, W) into 20 x 20, centre its mass in (28, 28), 255 = ink."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    pad = 1
+    top, bottom = max(ys[0] - pad, 0), min(ys[-1] + 1 + pad, mask.shape[0])
+    left, right = max(xs[0] - pad, 0), min(xs[-1] + 1 + pad, mask.shape[1])
+    near = cv2.dilate(mask[top:bottom, left:right], np.ones((3, 3), np.uint8))
+    digit = ink[top:bottom, left:right] * near  # anti-aliased: with the pixels beside the strokes
+    digit = _sized(digit, WORK)
+    digit = _with_usual_strokes(digit)
+    return centred(_fitted(digit))
+
+
+def _sized(digit: Ink, side: int) -> Ink:
+    scale = side / max(digit.shape)
+    size = [max(round(length * scale), 1) for length in reversed(digit.shape)]
+    return np.clip(cv2.resize(digit, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), 0, 1)
+
+
+def stroke_width(mask: Mask) -> float:
+    """The usual width of the strokes in ``mask``, in pixels: its area by the length of its middle line, roughly."""
+    padded = np.pad(mask, 1)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
+    ridge = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (distance > 0)
+    return 2 * float(np.median(distance[ridge])) - 1 if ridge.any() else 0.0
+
+
+def _with_usual_strokes(digit: Ink) -> Ink:
+    """Widen strokes that would be thinner than MNIST's, narrow those that would be thicker."""
+    unit = WORK / BOX  # pixels here for one of MNIST's
+    width = stroke_width((digit > 0.5).astype(np.uint8)) / unit
+    if width < THINNEST:
+        grow = round((THINNEST - width) * unit)
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow + 1, grow + 1))
+        return cv2.dilate(np.pad(digit, grow), kernel) if grow else digit
+    if width > THICKEST:
+        shrink = round((width - THICKEST) * unit)
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (shrink + 1, shrink + 1))
+        return cv2.erode(digit, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) if shrink else digit
+    return digit
+
+
+def _fitted(digit: Ink) -> Ink:
+    """``digit`` without empty edges, its longer side 20 pixels."""
+    inked = digit > 0.25
+    ys, xs = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
+    return _sized(digit[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1], BOX)
+
+
+def centred(digit: Ink) -> NDArray[np.uint8]:
+    """Put ``digit``, at most 20 x 20, into 28 x 28 with its centre of mass in the middle, in whole pixels."""
+    height, width = digit.shape
+    total = digit.sum()
+    y = float((digit.sum(1) @ np.arange(height)) / total)
+    x = float((digit.sum(0) @ np.arange(width)) / total)
+    middle = (SIDE - 1) / 2
+    top = int(np.clip(round(middle - y), 0, SIDE - height))
+    left = int(np.clip(round(middle - x), 0, SIDE - width))
+    image = np.zeros((SIDE, SIDE), np.uint8)
+    image[top : top + height, left : left + width] = np.round(digit * 255)
+    return image
