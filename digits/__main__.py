@@ -12,6 +12,8 @@ MODEL = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or o
 EVALUATE = """\
 Score a model on MNIST's test split: errors and their 95 % interval, calibration, per-digit figures. Several models are
 scored together, as an ensemble: by the mean of their probabilities. Without any, the one that the package carries.
+With --data FOLDER on pictures of your own, each of one digit, in sub-folders called 0 to 9: they are read as digits
+predict does, and where not exactly one digit is found, that is an error.
 """
 EXPORT = """\
 Write a model into a folder, as the Hugging Face hub has them: weights (safetensors) and the network's settings. Or
@@ -25,6 +27,15 @@ does. FILE is what model.save or model.save_weights wrote: .keras, .weights.h5 o
 PUSH = """\
 Upload a model with its card and plots to the Hugging Face hub. Log in before, with `hf auth login` or HF_TOKEN.
 """
+DEMO = """\
+Serve a web page on which digits are drawn, or pictures of them dropped, and read. It needs no network, and keeps
+nothing of what it is sent. With --space, write that page as a Space for the Hugging Face hub instead.
+"""
+PREDICT = """\
+Read the digits of pictures: one line a picture, with its name, the digits in reading order, rows parted by a slash, and
+the confidence of the least certain digit. PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, AVIF; HEIC with pillow-heif. Files that
+cannot be read are named on stderr, the others are read, and the exit status is 1.
+"""
 TPU_CHECK = """\
 Compile the train step and the test step for a TPU, on a machine without one, by the TPU's own compiler, and say what
 it says of them. Cycles, images a second and shares are that compiler's estimates; nothing is run on a TPU.
@@ -35,14 +46,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse ``arguments``, call what they name, and return the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
+    except BrokenPipeError:  # who reads the output has seen enough: `digits predict scans | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes it at exit
+        return 141  # as of a program that SIGPIPE ends
     except (DigitsError, OSError) as error:
         print(f"digits: {error}", file=sys.stderr)
         return getattr(error, "exit_status", 1)
     except KeyboardInterrupt:
         print("digits: interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,11 +64,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
+    command = commands.add_parser("predict", help="read the digits of pictures", description=PREDICT)
+    command.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="a file, a folder with all pictures in it, or - for stdin"
+    )
+    command.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json",
+        action="store_const",
+        dest="form",
+        const="json",
+        default="text",
+        help="a JSON object a line, one for each picture, with boxes, probabilities, alternatives; failures have error",
+    )
+    form.add_argument(
+        "--csv", action="store_const", dest="form", const="csv", help="a line for each digit, with the same figures"
+    )
+    command.add_argument("--save", type=Path, metavar="DIR", help="draw there what was read, and what the network saw")
+    command.set_defaults(run=_predict)
+
     for name, models in (("evaluate", "*"), ("ensemble", "+")):
         help_ = "score a model on MNIST's test split" if name == "evaluate" else "score several models together"
         command = commands.add_parser(name, help=help_, description=EVALUATE)
         command.add_argument("models", nargs=models, metavar="MODEL", help=MODEL)
-        command.add_argument("--data", default="mnist", choices=("mnist", "mnist5k"), help="default: %(default)s")
+        command.add_argument(
+            "--data", default="mnist", metavar="DATA", help="mnist (the default), mnist5k or a folder of pictures"
+        )
         command.add_argument("--data-dir", type=Path, metavar="DIR", help="where MNIST is, or will be downloaded to")
         command.add_argument("--robustness", action="store_true", help="also with images shifted, turned, blurred ...")
         command.add_argument("--json", action="store_true", help="print a JSON object")
@@ -84,6 +119,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="name the files, upload nothing")
     command.set_defaults(run=_push)
 
+    command = commands.add_parser("demo", help="draw digits on a web page and have them read", description=DEMO)
+    command.add_argument("--host", default="127.0.0.1", help="0.0.0.0 is for other machines too (default: %(default)s)")
+    command.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    command.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
+    command.add_argument("--open", action="store_true", help="show it in the browser")
+    command.add_argument("--space", type=Path, metavar="FOLDER", help="write a Space there, serve nothing")
+    command.set_defaults(run=_demo)
+
     command = commands.add_parser(
         "tpu-check", help="compile the steps for a TPU that is not there", description=TPU_CHECK
     )
@@ -93,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("overrides", nargs="*", help="as for train.py: experiment=tpu data.batch_size=8192 ...")
     command.set_defaults(run=_tpu_check)
     return parser
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from digits.predict import predict
+
+    return 1 if predict(options.pictures, options.model, options.form, options.save) else 0
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -134,6 +183,18 @@ def _push(options: argparse.Namespace) -> None:
         print("\n".join(str(folder / file) for file in files))
     else:
         print(push(options.model, options.repository, options.private))
+
+
+def _demo(options: argparse.Namespace) -> None:
+    if options.space:
+        from digits.demo.space import write_space
+
+        write_space(options.space, options.model)
+        print(f"hf upload OWNER/NAME {options.space} . --repo-type space")
+    else:
+        from digits.demo import serve
+
+        serve(options.host, options.port, options.model, options.open)
 
 
 def _tpu_check(options: argparse.Namespace) -> None:

@@ -4,10 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
 from digits import __version__
 from digits.data.source import load_digits
-from digits.errors import ConfigError
+from digits.errors import ConfigError, DigitsError
 from digits.exchange.model_folder import load_model, training_data
+from digits.predict import find_pictures
+from digits.reading.reader import Reader
 from digits.report import plots, tables
 from digits.robustness import robustness
 from digits.scoring import mean_probabilities, score
@@ -18,16 +25,25 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score ``models`` together on the test split of ``data``; returns what a run's `summary.json` would hold of it.
 
+    In a folder of pictures each is read by a :class:`~digits.reading.reader.Reader`. It is read rightly if each model
+    finds exactly one digit and the mean of their probabilities is highest for the label. The probabilities of a picture
+    in which several are found are those of the largest one, where none is found they are 0.1 each.
+
     Args:
         models: as :func:`digits.exchange.model_folder.load_model` takes them; none: the package's own.
-        data: "mnist" or "mnist5k".
+        data: "mnist", "mnist5k", or a folder with sub-folders 0 to 9 of pictures of one digit each.
         data_dir: folder of the MNIST files, which are downloaded if it has none.
         corrupted: also score them on images that were made worse, under ``robustness``.
         folder: where to write `summary.json` and `plots/`.
 
+    Returns:
+        As a run's summary; of a folder also ``test/none_found`` and ``test/several_found``, the numbers of pictures,
+        ``failed``, a line for each file that could not be opened and is in no figure, and in ``test/wrong`` the files.
+
     Raises:
         DigitsError: a model or the data cannot be had.
-        ConfigError: a model was trained on the very digits that it would be scored on.
+        ConfigError: a model was trained on the very digits that it would be scored on, there is no such data, or it is
+            a folder and ``corrupted``.
     """
     chosen: list[str | Path | None] = [*models] or [None]
     names = [str(model or "the package's own") for model in chosen]
@@ -38,20 +54,85 @@ def evaluate(
                 raise ConfigError(
                     f"--data mnist5k: its digits are of MNIST's training split, on which {name} may have been trained"
                 )
-    digits = load_digits(data, data_dir, offline_fallback=False)
-    probabilities = mean_probabilities(networks, digits.test_images, progress="test")
-    summary: dict[str, Any] = {"status": "completed", "models": names, "dataset": digits.name, "digits": __version__}
+    found: dict[str, Any] = {}
+    if data in ("mnist", "mnist5k"):
+        digits = load_digits(data, data_dir, offline_fallback=False)
+        dataset, images, labels = digits.name, digits.test_images, digits.test_labels
+        probabilities = mean_probabilities(networks, images, progress="test")
+        predicted = probabilities.argmax(1)
+    else:
+        if corrupted:
+            raise ConfigError("--robustness: goes with MNIST only, whose images it makes worse, not with a folder")
+        dataset, (files, labels) = data, labelled_pictures(Path(data))
+        images, probabilities, predicted, kept, found = _read(chosen, files)
+        files, labels = [files[i] for i in kept], labels[kept]
+    summary: dict[str, Any] = {"status": "completed", "models": names, "dataset": dataset, "digits": __version__}
     summary["parameters"] = networks[0].count_parameters()
-    summary |= score(probabilities, digits.test_labels, mnist_test=digits.name == "mnist")
+    summary |= score(probabilities, labels, dataset == "mnist", predicted) | found
+    if found:
+        summary["test/wrong"] = [mistake | {"file": str(files[mistake["index"]])} for mistake in summary["test/wrong"]]
     if len(networks) == 1:
         summary["temperature"] = networks[0].temperature
     if corrupted:
-        summary["robustness"] = robustness(networks, digits.test_images, digits.test_labels)
+        summary["robustness"] = robustness(networks, images, labels)
     if folder is not None:
-        shown = (digits.test_images.numpy(), digits.test_labels.numpy(), probabilities.numpy())
-        plots.draw_all(folder / "plots", digits.name, None, *shown)
+        shown = (images.numpy(), labels.numpy(), probabilities.numpy(), predicted.numpy())
+        plots.draw_all(folder / "plots", dataset, None, *shown)
         if corrupted:
-            plots.draw_robustness(summary["robustness"], digits.name, folder / "plots" / "robustness.png")
+            plots.draw_robustness(summary["robustness"], dataset, folder / "plots" / "robustness.png")
         summary["run_dir"] = str(folder)
         tables.write_json(folder / "summary.json", summary)
     return summary
+
+
+def labelled_pictures(folder: Path) -> tuple[list[Path], Tensor]:
+    """The pictures in the sub-folders of ``folder`` that are called 0 to 9, and those numbers, int64 (N,).
+
+    Raises:
+        ConfigError: there is no such folder, or no picture in any of them.
+        DigitsError: a folder cannot be read.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"--data {folder}: is neither mnist nor mnist5k nor a folder")
+    folders = [(folder / str(label), label) for label in range(10)]
+    pairs = [(path, label) for part, label in folders if part.is_dir() for path in find_pictures(part)]
+    if not pairs:
+        raise ConfigError(
+            f"--data {folder}: no pictures in sub-folders called 0 to 9; those of a 7 are expected in {folder / '7'}"
+        )
+    return [path for path, _ in pairs], torch.tensor([label for _, label in pairs])
+
+
+def _read(
+    models: Sequence[str | Path | None], files: Sequence[Path]
+) -> tuple[Tensor, Tensor, Tensor, list[int], dict[str, Any]]:
+    """What ``models`` read in ``files``, as :func:`evaluate` scores it.
+
+    Returns:
+        Of the N files that could be opened: the image of the largest digit, uint8 (N, 28, 28), blank where none was
+        found; probabilities (N, 10); the digits (N,), -1 where not exactly one was found; the positions in ``files``;
+        and what the summary says of them.
+    """
+    counts = np.zeros((len(models), len(files)), int)
+    probabilities = np.full((len(models), len(files), 10), 0.1, np.float32)
+    images = np.zeros((len(files), 28, 28), np.uint8)
+    failed: dict[int, str] = {}
+    for row, model in enumerate(models):
+        results = tqdm(Reader(model).read_many(files), "test", len(files), leave=False, disable=None)
+        for i, digits in enumerate(results):
+            if isinstance(digits, DigitsError):
+                failed[i] = str(digits)
+            elif digits:
+                largest = max(digits, key=lambda digit: digit.box.bottom - digit.box.top)
+                counts[row, i], probabilities[row, i], images[i] = len(digits), largest.probabilities, largest.image
+    kept = [i for i in range(len(files)) if i not in failed]
+    if not kept:
+        raise DigitsError(f"none of the {len(files):,} pictures could be read; the first: {failed[0]}")
+    counts, mean = counts[:, kept], torch.from_numpy(probabilities[:, kept]).mean(0)
+    one, none = torch.from_numpy((counts == 1).all(0)), (counts == 0).any(0)
+    found = {
+        "test/none_found": int(none.sum()),
+        "test/several_found": int(len(kept) - one.sum() - none.sum()),
+        "failed": [*failed.values()],
+    }
+    return torch.from_numpy(images[kept]), mean, torch.where(one, mean.argmax(1), -1), kept, found

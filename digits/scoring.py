@@ -67,28 +67,30 @@ def calibrated(network: nn.Module, settings: dict[str, Any], images: Tensor, lab
     return copy.eval()
 
 
-def score(probabilities: Tensor, labels: Tensor, mnist_test: bool) -> dict[str, Any]:
+def score(probabilities: Tensor, labels: Tensor, mnist_test: bool, predicted: Tensor | None = None) -> dict[str, Any]:
     """What ``probabilities`` (N, 10) are worth on ``labels`` int64 (N,), under the names of `summary.json`.
 
     Args:
         probabilities: each row adds up to 1.
         labels: the true digits.
         mnist_test: the images are MNIST's test split, of which some labels are known to be wrong.
+        predicted: what was read, int64 (N,), -1 where it was not one digit; by default the likeliest digits.
 
     Returns:
         ``test/sparse_accuracy``; ``test/errors`` and ``test/errors_95``, the interval of Wilson 1927 for so many
         images; ``test/nll``, the mean negative log-likelihood; ``test/ece``, the expected calibration error in 15 bins;
-        ``test/wrong``, the images that are read wrongly; ``per_digit``.
+        ``test/wrong``, the images that are read wrongly, ``read`` None where it was not one digit; ``per_digit``.
     """
     probabilities, labels = probabilities.float(), labels.long()
-    confidence, predicted = probabilities.max(1)
+    confidence, likeliest = probabilities.max(1)
+    predicted = likeliest if predicted is None else predicted
     wrong = (predicted != labels).nonzero().flatten()
     interval = binomtest(len(wrong), len(labels)).proportion_ci(method="wilson")
     mistakes = [
         {
             "index": int(i),
             "label": int(labels[i]),
-            "read": int(predicted[i]),
+            "read": int(predicted[i]) if predicted[i] >= 0 else None,
             "confidence": round(float(confidence[i]), 4),
         }
         for i in wrong

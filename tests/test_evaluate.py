@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL, configure, needs_full_mnist
+from PIL import Image
 
 from digits import robustness as corruptions
 from digits.__main__ import main
 from digits.data.source import load_mnist5k
 from digits.exchange.model_folder import load_model
+from digits.network import WEIGHTS
 from digits.robustness import robustness
 from digits.training import train
 
@@ -83,13 +85,102 @@ def test_export_writes_a_model_that_evaluate_takes(finished: Path, tmp_path: Pat
     assert exported["test/errors"] == evaluate(capsys, "evaluate", finished, "--data", "mnist5k")["test/errors"]
 
 
-@pytest.mark.parametrize("command", ["", "evaluate", "ensemble", "export", "import-keras", "push", "tpu-check"])
+@pytest.mark.parametrize(
+    "command", ["", "predict", "evaluate", "ensemble", "export", "import-keras", "push", "tpu-check"]
+)
 def test_help_loads_nothing_heavy(command: str):
     code = "import sys; from digits.__main__ import main\ntry: main(sys.argv[1:])\n"
     code += "except SystemExit: sys.exit(int(not {'torch', 'onnx', 'h5py', 'keras'}.isdisjoint(sys.modules)))"
     arguments = [*command.split(), "--help"]
     result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("usage: digits")
+
+
+# ---- a folder of pictures
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of one digit, two for each, and: a blank one, one of two digits and one that cannot be opened."""
+    folder = tmp_path_factory.mktemp("pictures")
+    digits = load_mnist5k()
+    for i in range(20):
+        sub = folder / str(int(digits.test_labels[i]))
+        sub.mkdir(exist_ok=True)
+        large = Image.fromarray(255 - digits.test_images[i].numpy()).resize((140, 140), Image.Resampling.BICUBIC)
+        large.save(sub / f"{i}.png")
+    Image.new("L", (100, 100), "white").save(folder / "0" / "blank.png")
+    two = Image.new("L", (400, 200), "white")
+    for x in (20, 220):
+        two.paste(Image.open(folder / "7" / "7.png"), (x, 30))
+    two.save(folder / "7" / "two.png")
+    (folder / "3" / "damaged.png").write_text("no picture")
+    (folder / "notes").mkdir()
+    (folder / "5" / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_pictures_are_read_and_scored(pictures: Path, capsys: pytest.CaptureFixture[str]):
+    found = evaluate(capsys, "evaluate", "--data", pictures)
+    assert (found["dataset"], found["test_images"]) == (str(pictures), 22)
+    assert (found["test/none_found"], found["test/several_found"], found["test/errors"]) == (1, 1, 2)
+    assert found["failed"] == [
+        f"{pictures / '3' / 'damaged.png'}: is no picture that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF)"
+    ]
+    assert found["test/sparse_accuracy"] == pytest.approx(20 / 22)
+
+
+def test_not_exactly_one_digit_is_an_error_whatever_its_probabilities_say(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+):
+    wrong = evaluate(capsys, "evaluate", "--data", pictures)["test/wrong"]
+    assert [(Path(row["file"]).name, row["label"], row["read"]) for row in wrong] == [
+        ("blank.png", 0, None),
+        ("two.png", 7, None),
+    ]
+    assert wrong[0]["confidence"] == 0.1 and wrong[1]["confidence"] > 0.9
+
+
+def test_pictures_are_scored_by_several_models_together(pictures: Path, capsys: pytest.CaptureFixture[str]):
+    alone = evaluate(capsys, "evaluate", "--data", pictures)
+    together = evaluate(capsys, "ensemble", WEIGHTS, WEIGHTS, "--data", pictures)
+    for figure in ("test_images", "test/none_found", "test/several_found", "test/errors", "failed"):
+        assert together[figure] == alone[figure]
+    assert together["test/nll"] == pytest.approx(alone["test/nll"])
+
+
+def test_pictures_have_their_table_and_plots(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", "--data", str(pictures), "--save", str(tmp_path)]) == 0
+    table = " ".join(capsys.readouterr().out.split())
+    assert "none found in 1 pictures, several in 1; all of them are errors" in table
+    assert f"Not read: {pictures / '3' / 'damaged.png'}: is no picture" in table
+    assert "test split" not in table
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"confusion.png", "mistakes.png", "ten_digits.png"}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [("no/such/folder", "neither mnist nor mnist5k nor a folder"), (".", "no pictures in sub-folders called 0 to 9")],
+)
+def test_other_data_is_one_line(data: str, said: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "--data", data]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_pictures_that_all_fail_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "4").mkdir()
+    (tmp_path / "4" / "a.png").touch()
+    assert main(["evaluate", "--data", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        f"digits: none of the 1 pictures could be read; the first: {tmp_path / '4' / 'a.png'}: is empty\n"
+    )
+
+
+def test_robustness_is_for_mnist_only(pictures: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", "--data", str(pictures), "--robustness"]) == 2
+    assert "--robustness: goes with MNIST only" in capsys.readouterr().err
 
 
 # ---- robustness

@@ -1,5 +1,7 @@
 """Where a picture has ink: polarity, uneven light and shadow taken out."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +11,33 @@ Ink = NDArray[np.float32]  # (H, W), 0 = paper, 1 = ink
 Mask = NDArray[np.uint8]  # (H, W), 0 or 1
 
 PAPER_SIZE = 96  # pixels on the longer side of the small picture in which the paper's brightness is looked up
+POLARITY_SIZE = 200  # the same for telling ink from paper
 LEAST_CONTRAST = 0.08  # of ink against the paper beside it; less is dirt, shadow or noise
+EVEN = 0.05  # of the contrast: how much the paper's brightness may vary where one brightness serves for all of it
+ABOVE_NOISE = 5.0  # times the grain's standard deviation: how far ink is from paper at least
+CLEAR_SKEW = 1.0  # of the grey levels; more says of itself which side is ink
+SURE, FAINT = 0.5, 0.3  # of the way from paper to ink: what is ink, and what is where it touches such
 CERTAIN_INK = 0.85  # quantile of the ink pixels' darkness that counts as full ink
 
 
-def find_ink(gray: Gray) -> tuple[Ink, Mask]:
-    """How inky each pixel of ``gray`` is, and which of them are ink; no pixel is where the picture is blank."""
+def noise_level(gray: Gray) -> float:
+    """The standard deviation of the grain of paper and camera in ``gray``, in grey levels.
+
+    By Immerkaer 1996, which sees neither slopes nor straight edges; the lower quartile, as at least a quarter of a
+    picture is paper without strokes.
+    """
+    if min(gray.shape) < 3:
+        return 0.0
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
+    differences = np.abs(cv2.filter2D(gray.astype(np.float32), -1, kernel))[1:-1, 1:-1]
+    return float(np.quantile(differences, 0.25)) / 0.3186 / 6
+
+
+def find_ink(gray: Gray, noise: float = 0.0) -> tuple[Ink, Mask]:
+    """How inky each pixel of ``gray`` is, and which of them are ink; no pixel is where the picture is blank.
+
+    ``noise``, in grey levels, is what :func:`noise_level` says; what stands out no more than it does is paper.
+    """
     picture = gray.astype(np.float32) / 255
     if light_on_dark(gray):
         picture = 1 - picture
@@ -23,39 +46,61 @@ def find_ink(gray: Gray) -> tuple[Ink, Mask]:
         picture = cv2.GaussianBlur(picture, (0, 0), size / 1200)
     paper = _paper(picture)
     darkness = np.clip((paper - picture) / np.maximum(paper, 0.15), 0, 1)
-    threshold = _threshold(darkness)
-    if threshold is None:
+    levels = _levels(darkness)
+    if levels is None or levels[1] - levels[0] < ABOVE_NOISE * noise / 255:
         return np.zeros_like(darkness), np.zeros(gray.shape, np.uint8)
-    mask = (darkness > threshold).astype(np.uint8)
+    light, dark = levels
+    mask = _connected_to(darkness > light + SURE * (dark - light), darkness > light + FAINT * (dark - light))
     full = float(np.quantile(darkness[mask > 0], CERTAIN_INK)) if mask.any() else 1.0
-    return np.clip(darkness / full, 0, 1), mask
+    return np.clip((darkness - light) / (full - light), 0, 1), mask
 
 
 def light_on_dark(gray: Gray) -> bool:
-    """Whether the ink is lighter than the paper, which the border and most of the picture are."""
+    """Whether the ink is lighter than the paper.
+
+    Ink is the rarer of the two: against the light around it, it makes a long tail to one side. Where the two are
+    about as frequent, as in tight crops, the border is rather paper.
+    """
+    scale = min(POLARITY_SIZE / max(gray.shape), 1)
+    picture = cv2.resize(gray, _scaled(gray, scale), interpolation=cv2.INTER_AREA).astype(np.float32)
+    detail = picture - cv2.GaussianBlur(picture, (0, 0), max(picture.shape) / 10, borderType=cv2.BORDER_REPLICATE)
+    spread = float(np.square(detail).mean())
+    skew = float((detail * detail * detail).mean()) / max(spread, 1e-6) ** 1.5
+    if abs(skew) > CLEAR_SKEW:
+        return skew > 0
     threshold, _ = cv2.threshold(gray, 0, 255, cv2.THRESH_OTSU)
     bright = gray > threshold
     border = np.concatenate([bright[0], bright[-1], bright[1:-1, 0], bright[1:-1, -1]])
     return float(border.mean() + bright.mean()) < 1
 
 
-def _paper(picture: Ink) -> Ink:
-    """The brightness of the paper at each pixel: that of the lightest places near by."""
+def _scaled(picture: NDArray[Any], scale: float) -> tuple[int, int]:
+    """Width and height of ``picture`` at ``scale``, in whole pixels."""
     height, width = picture.shape
-    scale = PAPER_SIZE / max(height, width)
-    if scale < 1:
-        small = cv2.resize(picture, (max(round(width * scale), 1), max(round(height * scale), 1)), interpolation=cv2.INTER_AREA)
-    else:
-        small = picture
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def _paper(picture: Ink) -> Ink:
+    """The brightness of the paper at each pixel: where light is uneven, that of the lightest places near by."""
+    levels = (picture * 255).astype(np.uint8)
+    threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
+    light = levels > threshold
+    if light.any() and not light.all():
+        bright = float(np.median(picture[light]))
+        contrast = bright - float(picture[~light].mean())
+        if float(np.abs(picture[light] - bright).mean()) < EVEN * contrast:
+            return np.full_like(picture, bright)
+    scale = min(PAPER_SIZE / max(picture.shape), 1)
+    small = cv2.resize(picture, _scaled(picture, scale), interpolation=cv2.INTER_AREA)
     reach = max(round(max(small.shape) * 0.25) | 1, 3)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, kernel, borderType=cv2.BORDER_REPLICATE)
     paper = cv2.GaussianBlur(paper, (0, 0), reach / 6)
-    return cv2.resize(paper, (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(paper, picture.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _threshold(darkness: Ink) -> float | None:
-    """The darkness that parts ink from paper, by Otsu's criterion near edges; None where nothing stands out.
+def _levels(darkness: Ink) -> tuple[float, float] | None:
+    """How dark paper and ink are, by Otsu's criterion near edges; None where nothing stands out.
 
     Near edges there is as much ink as paper, however thin the pen; over the whole picture Otsu's criterion splits the
     paper where ink is rare.
@@ -65,13 +110,22 @@ def _threshold(darkness: Ink) -> float | None:
     noise = float(np.median(steps))
     strong, _ = cv2.threshold(steps, 0, 255, cv2.THRESH_OTSU)
     edges = (steps > max(strong, 2 * noise)).astype(np.uint8)
-    if not edges.any():
-        return None
     near = cv2.dilate(edges, np.ones((3, 3), np.uint8)) > 0
     values = levels[near]
+    if not len(values):
+        return None
     threshold, _ = cv2.threshold(values.reshape(-1, 1), 0, 255, cv2.THRESH_OTSU)
     dark, light = values[values > threshold], values[values <= threshold]
     if not len(dark) or not len(light):
         return None
-    contrast = (float(dark.mean()) - float(light.mean())) / 255
-    return threshold / 255 if contrast > LEAST_CONTRAST else None
+    paper, ink = float(light.mean()) / 255, float(dark.mean()) / 255
+    return (paper, ink) if ink - paper > LEAST_CONTRAST else None
+
+
+def _connected_to(sure: NDArray[np.bool_], faint: NDArray[np.bool_]) -> Mask:
+    """The connected regions of ``faint`` in which some pixel is ``sure``."""
+    count, labels = cv2.connectedComponents(faint.astype(np.uint8), connectivity=8)
+    wanted = np.zeros(count, np.uint8)
+    wanted[labels[sure & faint]] = 1
+    wanted[0] = 0
+    return wanted[labels]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from digits.reading.ink import Ink, Mask
 
 SIDE, BOX = 28, 20  # pixels: MNIST's images, and the box that a digit is fitted into
-THINNEST, THICKEST = 2.2, 4.5  # pixels of 28: strokes outside this range are widened or narrowed to it
+THINNEST, THICKEST = 2.0, 4.0  # pixels of 28: strokes outside this range are widened or narrowed to it
 WORK = 120  # pixels: the longer side at which strokes are measured and changed
 
 
@@ -31,11 +31,14 @@ def _sized(digit: Ink, side: int) -> Ink:
 
 
 def stroke_width(mask: Mask) -> float:
-    """The usual width of the strokes in ``mask``, in pixels: its area by the length of its middle line, roughly."""
-    padded = np.pad(mask, 1)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
-    ridge = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (distance > 0)
-    return 2 * float(np.median(distance[ridge])) - 1 if ridge.any() else 0.0
+    """The mean width of the strokes in ``mask``, in pixels; 0 where it has none.
+
+    From one side of a stroke to its middle and on to the other, the distance to the nearest edge has a mean of a
+    quarter of the stroke's width.
+    """
+    distance = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 3)
+    inside = distance[distance > 0]
+    return 4 * (float(inside.mean()) - 0.5) if len(inside) else 0.0
 
 
 def _with_usual_strokes(digit: Ink) -> Ink:
@@ -49,7 +52,8 @@ def _with_usual_strokes(digit: Ink) -> Ink:
     if width > THICKEST:
         shrink = round((width - THICKEST) * unit)
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (shrink + 1, shrink + 1))
-        return cv2.erode(digit, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) if shrink else digit
+        thinner = cv2.erode(digit, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        return thinner if (thinner > 0.5).any() else digit
     return digit
 
 

@@ -1,23 +1,320 @@
 """Pictures of any kind, from files, Pillow or NumPy, as grey levels."""
 
+import contextlib
+import io
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-PictureLike: TypeAlias = "str | Path | Image.Image | NDArray[Any]"
+from digits.errors import DigitsError
+
+PictureLike: TypeAlias = "str | Path | BinaryIO | Image.Image | NDArray[Any]"
+Gray: TypeAlias = NDArray[np.uint8]
+
+SUFFIXES = frozenset(
+    [
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
+)
+MOST_PIXELS = 100_000_000  # of what is decoded: 400 MB as RGB
+MOST_PIXELS_WHOLE = 50_000_000  # where the decoder keeps several copies; phones make HEIC of 48 million
+BIG = 20_000_000  # pixels, from which on pictures are decoded one at a time
+MOST_BYTES = 300_000_000  # of a file that comes through a pipe
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # EPS, say, would start Ghostscript
+_WHOLE = {"WEBP", "AVIF", "HEIF"}
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # brands in a file's first box
+_BAND = 1 << 22  # values that are converted at a time
+_ORIENTATION = 0x0112  # the EXIF tag
+_UPRIGHT: dict[Any, Callable[[Gray], Gray]] = {  # by the orientation that EXIF tells
+    2: np.fliplr,
+    3: lambda gray: np.rot90(gray, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda gray: np.rot90(gray, -1),
+    7: lambda gray: np.rot90(gray, 2).T,
+    8: np.rot90,
+}
+_warnings_lock = threading.Lock()
+_big_lock = threading.Lock()  # threads decode one big picture at a time, or each would need the memory for one
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Pillow's log of odd files would reach the terminal
 
 
-def open_picture(source: PictureLike, longest: int) -> tuple[NDArray[np.uint8], float]:
-    """Grey levels uint8 (H, W) of ``source``, its longer side ``longest`` pixels at most, and the scale it was reduced by."""
-    image = Image.fromarray(source) if isinstance(source, np.ndarray) else source if isinstance(source, Image.Image) else Image.open(source)
-    whole = max(image.size)
-    image.draft("L", (longest, longest))
-    image = ImageOps.exif_transpose(image).convert("RGBA")
-    paper = Image.new("RGBA", image.size, (255, 255, 255, 255)); paper.alpha_composite(image)
-    image = paper.convert("L")
-    if max(image.size) > longest:
-        image.thumbnail((longest, longest), Image.Resampling.BOX, reducing_gap=None)
-    return np.asarray(image), max(image.size) / whole
+def open_picture(source: PictureLike, longest: int) -> tuple[Gray, float]:
+    """``source`` as grey levels, upright, its longer side ``longest`` pixels at most.
+
+    Args:
+        source: a path, a binary file, a Pillow image or a NumPy array. Files are PNG, JPEG, WebP, TIFF, BMP, GIF (the
+            first frame), PPM, AVIF, or HEIC where pillow-heif is installed; they are turned as their EXIF data says.
+            Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA. Booleans: True is white. uint8: 0 to 255.
+            Other integers: 0 to 255, or, if one is above, to the next power of two less 1 (1,023, 4,095, 65,535 ...).
+            Floats: 0 to 1, or, if one is above 1.1, as integers; what resampling has put a little outside is cut. The
+            same goes for files of 16 bits and of floats.
+        longest: pixels, at least 1; smaller pictures stay as they are, larger ones are reduced by averaging areas.
+
+    Returns:
+        uint8 (H, W), and the scale: its longer side by that of ``source``. What is transparent is white if what is
+        visible is dark, and else black; but where a picture's greater part is visible, with light and dark of its own,
+        it is as bright as most of that.
+
+    Raises:
+        DigitsError: one line that names the file: there is none, it may not be read, is no picture, is truncated or too
+            big; or the array's shape, type or values are not a picture's.
+    """
+    name = _name(source)
+    try:
+        if isinstance(source, str | Path):
+            with Path(source).open("rb") as file:
+                return _from_file(file, longest)
+        if isinstance(source, np.ndarray):
+            return _from_image(_from_array(source), longest)
+        if isinstance(source, Image.Image):
+            return _from_image(source, longest)
+        if hasattr(source, "read"):
+            return _from_file(source, longest)
+        raise DigitsError("a picture is a path, a binary file, a Pillow image or a NumPy array")
+    except DigitsError as error:
+        raise DigitsError(f"{name}: {error}") from error
+    except FileNotFoundError as error:
+        raise DigitsError(f"{name}: no such file") from error
+    except IsADirectoryError as error:
+        raise DigitsError(f"{name}: is a folder, not a picture") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character in a path
+        raise DigitsError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def whole_stream(file: BinaryIO, name: str = "") -> io.BytesIO:
+    """What ``file``, a pipe say, still holds, as a file that can be read again; ``name`` is what errors call it.
+
+    Raises:
+        DigitsError: it is more than ``MOST_BYTES``.
+    """
+    content = io.BytesIO(file.read(MOST_BYTES + 1))
+    content.name = name
+    if content.getbuffer().nbytes > MOST_BYTES:
+        raise DigitsError(f"{name + ': ' if name else ''}more than {MOST_BYTES // 1_000_000} MB")
+    return content
+
+
+def _name(source: object) -> str:
+    if isinstance(source, str | Path):
+        return str(source)
+    if isinstance(source, Image.Image):
+        return str(getattr(source, "filename", "") or "the image")
+    if isinstance(source, np.ndarray):
+        return "the array"
+    name = getattr(source, "name", "")
+    return name if isinstance(name, str) and name else type(source).__name__
+
+
+# ---- files
+
+
+def _from_file(file: BinaryIO, longest: int) -> tuple[Gray, float]:
+    if not file.seekable():
+        file = whole_stream(file)
+    file.seek(0)
+    head = file.read(64)
+    if not head:
+        raise DigitsError("is empty")
+    try:
+        with _opened(file, head) as image:
+            whole = max(image.size)
+            if isinstance(image, JpegImagePlugin.JpegImageFile):
+                _draft(image, longest)
+            return _from_image(image, longest, whole)
+    except (DigitsError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise DigitsError("is no picture that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF)") from error
+    except Image.DecompressionBombError as error:
+        raise _too_big(MOST_PIXELS) from error
+    except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        if "truncated" in str(error).lower() or isinstance(error, EOFError):
+            raise DigitsError("is truncated: the rest of the file is missing") from error
+        raise DigitsError(f"is damaged or cut short: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _opened(file: BinaryIO, head: bytes) -> Image.Image:
+    formats = [*_FORMATS]
+    if head[4:8] == b"ftyp" and any(brand in head for brand in _HEIC):
+        try:
+            import pillow_heif
+        except ImportError as error:
+            raise DigitsError("is HEIC: pillow-heif is not installed; pip install 'deepdigits[heic]'") from error
+        pillow_heif.register_heif_opener()
+        formats = ["HEIF"]
+    with _quiet():
+        try:
+            return Image.open(file, formats=formats)
+        except Image.DecompressionBombError:  # Pillow's limit is for what is decoded whole, which JPEG is not
+            file.seek(0)
+            try:
+                return JpegImagePlugin.JpegImageFile(file)
+            except SyntaxError:
+                pass
+            raise
+
+
+def _draft(image: JpegImagePlugin.JpegImageFile, longest: int) -> None:
+    """Have the decoder leave out colours and reduce by 2, 4 or 8, as far as ``longest`` pixels remain."""
+    if image.info.get("progressive"):  # the decoder keeps all coefficients, however much it reduces
+        _check_size(image)
+    factor = max((factor for factor in (2, 4, 8) if max(image.size) >= factor * longest), default=1)
+    width, height = (max(side // factor, 1) for side in image.size)
+    image.draft("L", (width, height))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Pillow's warnings of odd files kept from the terminal; one thread at a time, as Python's filters are shared."""
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+# ---- images
+
+
+def _from_image(image: Image.Image, longest: int, whole: int | None = None) -> tuple[Gray, float]:
+    """As :func:`open_picture`; ``whole`` is the longer side before the decoder reduced it."""
+    whole = whole or max(image.size)
+    _check_size(image)
+    with _big_lock if image.width * image.height > BIG else contextlib.nullcontext():
+        if image.format == "TIFF":  # reads tags, of which Pillow may warn, with the pixels
+            with _quiet():
+                image.load()
+        gray, alpha = _gray_and_alpha(image)
+        gray = _reduced(gray, longest)
+        if alpha is not None:
+            gray = _over_paper(gray, _reduced(alpha, longest))
+    with _quiet():
+        try:
+            orientation = image.getexif().get(_ORIENTATION)
+        except Exception:  # broken EXIF data makes no picture unreadable
+            orientation = None
+    if orientation in _UPRIGHT:
+        gray = np.ascontiguousarray(_UPRIGHT[orientation](gray))
+    return gray, max(gray.shape) / whole
+
+
+def _check_size(image: Image.Image) -> None:
+    most = MOST_PIXELS_WHOLE if image.format in _WHOLE else MOST_PIXELS
+    if not image.width or not image.height:
+        raise DigitsError("has no pixels")
+    if image.width * image.height > most:
+        raise _too_big(most, f"{image.width:,} x {image.height:,} pixels, ")
+
+
+def _too_big(most: int, size: str = "") -> DigitsError:
+    return DigitsError(f"is too big to be decoded: {size}more than {most // 1_000_000} million")
+
+
+def _gray_and_alpha(image: Image.Image) -> tuple[Gray, Gray | None]:
+    """Brightness (H, W) of ``image``, multiplied by its opacity if it has one, and that opacity; both uint8.
+
+    Band by band: a big picture is not kept as RGBA, float and grey at once.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):  # more than 8 bits
+        return _levels(lambda: (np.asarray(band) for band in _bands(image))), None
+    gray = np.empty((image.height, image.width), np.uint8)
+    alpha = np.empty_like(gray) if image.has_transparency_data else None
+    top = 0
+    for band in _bands(image):
+        rows = slice(top, top := top + band.height)
+        if band.mode == "LAB":  # which Pillow converts by a colour profile only
+            band = band.getchannel("L")
+        if alpha is None:
+            gray[rows] = np.asarray(band.convert("L"))
+        else:
+            band = band.convert("LA").convert("RGBA") if band.mode == "La" else band.convert("RGBA")
+            alpha[rows] = np.asarray(band.getchannel("A"))
+            gray[rows] = cv2.multiply(np.asarray(band.convert("L")), alpha[rows], scale=1 / 255)
+    return gray, alpha
+
+
+def _bands(image: Image.Image) -> Iterator[Image.Image]:
+    rows = max(_BAND // image.width, 1)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _reduced(gray: Gray, longest: int) -> Gray:
+    scale = longest / max(gray.shape)
+    if scale >= 1:
+        return gray
+    height, width = (max(round(side * scale), 1) for side in gray.shape)
+    return np.asarray(cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _over_paper(gray: Gray, alpha: Gray) -> Gray:
+    """``gray``, which is multiplied by ``alpha``, on paper that it stands out from; all uint8 (H, W)."""
+    visible = alpha > 127
+    if visible.all() or not alpha.any():
+        paper = 255.0
+    else:
+        paper = 255.0 if gray.sum(dtype=np.int64) < alpha.sum(dtype=np.int64) / 2 else 0.0
+        if visible.mean() > 0.5:  # may be a sheet that was cut out, with ink of its own
+            low, most, high = np.percentile(gray[visible] / alpha[visible], (5, 50, 95))
+            if high - low > 0.25:
+                paper = 255 * most
+    return np.clip(np.round(gray + paper * (1 - alpha / np.float32(255))), 0, 255).astype(np.uint8)
+
+
+# ---- arrays
+
+
+def _from_array(array: NDArray[Any]) -> Image.Image:
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))):
+        raise DigitsError(f"has the shape {array.shape}; a picture's is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+    if not array.size:
+        raise DigitsError(f"has no pixels: its shape is {array.shape}")
+    if array.dtype.kind not in "buif":
+        raise DigitsError(f"is of type {array.dtype}; a picture's is bool, an integer or a float")
+    if array.shape[0] * array.shape[1] > MOST_PIXELS:
+        raise _too_big(MOST_PIXELS, f"{array.shape[1]:,} x {array.shape[0]:,} pixels, ")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype != np.uint8:
+        parts = np.array_split(array, min(-(-array.size // _BAND), len(array)))
+        array = _levels(lambda: parts)
+    return Image.fromarray(array)
+
+
+def _levels(bands: Callable[[], Iterable[NDArray[Any]]]) -> Gray:
+    """Values of any range, in ``bands`` of rows, as 0 to 255; which range it is :func:`open_picture` says."""
+    lowest, highest = np.min([band.min() for band in bands()]), np.max([band.max() for band in bands()])
+    if not np.isfinite([lowest, highest]).all():
+        raise DigitsError("has values that are NaN or infinite")
+    if lowest < -0.1:
+        raise DigitsError(f"has negative values, down to {lowest:g}; a picture's go from 0 to 1 or from 0 to 255")
+    if np.issubdtype(highest.dtype, np.floating) and highest <= 1.1:
+        top = 1.0
+    else:
+        top = 2.0 ** max(np.ceil(np.log2(float(highest) + 1)), 8) - 1
+    return np.concatenate(
+        [np.round(np.clip(band.astype(np.float32) / top, 0, 1) * 255).astype(np.uint8) for band in bands()]
+    )

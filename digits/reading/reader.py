@@ -1,9 +1,13 @@
 """Pictures in, digits out."""
 
+import itertools
+import math
+import os
+import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,18 +17,13 @@ from digits.errors import DigitsError
 from digits.exchange.model_folder import load_model
 from digits.network import to_input
 from digits.reading.picture import PictureLike, open_picture
-from digits.reading.segment import find_digits
+from digits.reading.segment import Box, Found, find_digits
 
+GUESS = 0.5  # confidence below which ink is rather no digit
+BATCH = 64  # pictures that are opened before their digits are classified together
+TOO_WIDE, WIDEST = 3.0, 1.5  # log-probability that a digit loses for each height that it is wider than the second
+SMALL = 40  # pixels: the height of digits below which the picture is looked at again, twice as large
 LONGEST = 1024  # pixels on the longer side of the picture that is looked at
-
-
-class Box(NamedTuple):
-    """A rectangle in a picture's own pixels, as Pillow crops it: ``right`` and ``bottom`` are outside."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
 
 
 @dataclass(frozen=True)
@@ -51,26 +50,79 @@ class Reader:
 
     def read(self, picture: PictureLike) -> list[Digit]:
         """The digits of ``picture`` in reading order: rows from above, each from left to right; none in a blank one."""
+        return next(self._classified([self._find(picture)]))
+
+    @staticmethod
+    def _find(picture: PictureLike) -> tuple[list[Found], float]:
         gray, scale = open_picture(picture, LONGEST)
         found = find_digits(gray)
-        if not found:
-            return []
-        images = np.stack([item.image for item in found])
-        with torch.inference_mode():
-            probabilities = self.network.probabilities(to_input(torch.from_numpy(images))).numpy()
-        digits = []
-        for item, p in zip(found, probabilities, strict=True):
-            box = Box(*(round(edge / scale) for edge in item.box))
-            digits.append(Digit(int(p.argmax()), float(p.max()), tuple(map(float, p)), box, item.row, item.image))
-        return digits
+        if scale < 1 and found and statistics.median(digit.box.height for digit in found) < SMALL:
+            gray, scale = open_picture(picture, LONGEST * 2)  # small writing on a large page: a closer look
+            found = find_digits(gray)
+        return found, scale
+
+    def _classified(self, pictures: list[tuple[list[Found], float]]) -> Iterator[list[Digit]]:
+        """The digits of each picture, of which what was found and the scale are given; one pass of the network."""
+        every = [each for found, _ in pictures for digit in found for each in (digit, *digit.between.values())]
+        if every:
+            images = to_input(torch.from_numpy(np.stack([each.image for each in every])))
+            with torch.inference_mode():
+                probabilities = iter(self.network.probabilities(images).numpy())
+        for found, scale in pictures:
+            digits: list[Digit] = []
+            for each in found:
+                whole = _digit(each, next(probabilities), scale)
+                between = {cuts: _digit(part, next(probabilities), scale) for cuts, part in each.between.items()}
+                digits += _most_probable(whole, between)
+            yield _legible(digits)
 
     def read_many(self, pictures: Iterable[PictureLike]) -> Iterator[list[Digit] | DigitsError]:
         """What :meth:`read` returns for each of ``pictures``, in their order, or the error that it would raise.
 
         Pictures are opened and searched side by side, and their digits classified together.
         """
-        for picture in pictures:
-            try:
-                yield self.read(picture)
-            except DigitsError as error:
-                yield error
+        waiting, size = iter(pictures), os.cpu_count() or 1
+        with ThreadPoolExecutor(size) as pool:
+            while batch := list(itertools.islice(waiting, size)):
+                size = min(2 * size, BATCH)  # the first answers come soon
+                results = list(pool.map(self._attempt, batch))
+                digits = self._classified([result for result in results if not isinstance(result, DigitsError)])
+                for result in results:
+                    yield result if isinstance(result, DigitsError) else next(digits)
+
+    def _attempt(self, picture: PictureLike) -> tuple[list[Found], float] | DigitsError:
+        try:
+            return self._find(picture)
+        except DigitsError as error:
+            return error
+
+
+def _most_probable(whole: Digit, between: dict[tuple[int, int], Digit]) -> list[Digit]:
+    """``whole``, or where they are more probable the digits that it is cut into, by their places (first cut, last)."""
+    wide = (whole.box.right - whole.box.left) / (whole.box.bottom - whole.box.top)
+    best: dict[int, tuple[float, list[Digit]]] = {0: (0.0, [])}  # up to each cut: log-probability, digits
+    end = max((last for _, last in between), default=0)
+    for last in range(1, end + 1):
+        ways = [
+            (best[first][0] + math.log(digit.confidence), [*best[first][1], digit])
+            for (first, to), digit in between.items()
+            if to == last and first in best
+        ]
+        if ways:
+            best[last] = max(ways, key=lambda way: way[0])
+    alone = math.log(whole.confidence) - TOO_WIDE * max(wide - WIDEST, 0)
+    return best[end][1] if end in best and best[end][0] > alone and end else [whole]
+
+
+def _legible(digits: list[Digit]) -> list[Digit]:
+    """``digits`` without those that the network would only guess; rows without any are not counted."""
+    digits = [digit for digit in digits if digit.confidence >= GUESS]
+    numbers = {row: number for number, row in enumerate(sorted({digit.row for digit in digits}))}
+    return [replace(digit, row=numbers[digit.row]) for digit in digits]
+
+
+def _digit(found: Found, probabilities: NDArray[np.float32], scale: float) -> Digit:
+    left, top, right, bottom = (edge / scale for edge in found.box)
+    box = Box(math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+    value = int(probabilities.argmax())
+    return Digit(value, float(probabilities[value]), tuple(probabilities.tolist()), box, found.row, found.image)

@@ -1,18 +1,226 @@
 """A picture taken apart into single digits, in reading order."""
-from dataclasses import dataclass
+
+import itertools
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import cv2
 import numpy as np
-from digits.reading.ink import find_ink
-from digits.reading.mnist_image import mnist_image
+from numpy.typing import NDArray
+
+from digits.reading.ink import Gray, Ink, Mask, find_ink, noise_level
+from digits.reading.lines import without_lines
+from digits.reading.mnist_image import mnist_image, stroke_width
+
+SMALL = 112  # pixels: a picture whose longer side is shorter is enlarged
+SPECK = 0.25  # of the usual digit's height: what is smaller, both ways, is no digit
+STROKES = 0.45  # of a digit's longer side: a stroke that is wider is a blot
+SHARP = 0.45  # how far ink turns to paper, at the rim of a stroke, in a length of the stroke's width; less is a shadow
+MANY = 600  # pieces of ink: more of them are a texture, not writing
+WIDE = 1.0  # width by height: what is wider may be several digits that touch
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels, as Pillow crops it: ``right`` and ``bottom`` are outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.bottom - self.top
+
+    def around(self, other: "Box") -> "Box":
+        """The smallest box that holds this one and ``other``."""
+        return Box(
+            min(self.left, other.left), min(self.top, other.top),
+            max(self.right, other.right), max(self.bottom, other.bottom),
+        )  # fmt: skip
+
+
+@dataclass
+class Part:
+    """Ink that makes one digit, or perhaps several that touch."""
+
+    labels: list[int]  # of its connected pieces
+    box: Box
+    area: int  # pixels of ink
+
 
 @dataclass
 class Found:
-    image: np.ndarray
-    box: tuple
-    row: int
+    """What may be a digit."""
 
-def find_digits(gray):
-    ink, mask = find_ink(gray)
+    image: NDArray[np.uint8]  # (28, 28), 255 = ink, as MNIST has them
+    box: Box
+    row: int
+    # what else it may be, several digits that touch: what lies between two of the places where it may be cut, the
+    # first of which is 0
+    between: dict[tuple[int, int], "Found"] = field(default_factory=dict)
+
+
+def find_digits(gray: Gray) -> list[Found]:
+    """What may be digits in ``gray`` (H, W), in reading order: rows from above, each from left to right."""
+    noise = noise_level(gray)
+    enlarged = max(1, round(SMALL / max(gray.shape)))
+    if enlarged > 1:
+        gray = cv2.resize(gray, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC)
+    ink, mask = find_ink(gray, noise)
     if not mask.any():
         return []
-    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [Found(mnist_image(ink, mask), (xs[0], ys[0], xs[-1]+1, ys[-1]+1), 0)]
+    stroke = stroke_width(mask)
+    mask = without_lines(mask, stroke)
+    gap = max(round(0.8 * stroke), 1)  # breaks in a line of a bad pen
+    bridged = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap)))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
+    parts = [
+        Part([label], Box(x, y, x + w, y + h), area)
+        for label, (x, y, w, h, area) in enumerate(stats.tolist())
+        if label and max(w, h) > 0.02 * max(mask.shape)
+    ]
+    if len(parts) > MANY:
+        return []
+    inside = [part for part in parts if not _is_edge_of_page(part, labels)]
+    parts = inside or [part for part in parts if (part.box.height, part.box.width) == mask.shape]  # cut out tightly
+    if not parts:
+        return []
+    usual = _usual_height(parts)
+    parts = _join(parts, usual, stroke)
+    parts = [part for part in parts if _is_digit_like(part, labels, usual, ink)]
+    found = []
+    for number, row in enumerate(_rows(parts)):
+        for part in row:
+            box = part.box
+            own = np.isin(labels[box.top : box.bottom, box.left : box.right], part.labels).astype(np.uint8)
+            cut = ink[box.top : box.bottom, box.left : box.right]
+            digit = Found(mnist_image(cut, own), box, number)
+            if box.width > WIDE * box.height:
+                digit.between = _between_cuts(cut, own, box, number)
+            found.append(digit)
+    for each in [part for digit in found for part in (digit, *digit.between.values())]:
+        each.box = Box(*(edge // enlarged for edge in each.box[:2]), *(-(-edge // enlarged) for edge in each.box[2:]))
+    return found
+
+
+def _is_edge_of_page(part: Part, labels: NDArray[np.int32]) -> bool:
+    """Whether ``part`` is a shadow, a frame or what lies beside the page: it runs along the picture's edge."""
+    height, width = labels.shape
+    box = part.box
+    own = labels[box.top : box.bottom, box.left : box.right] == part.labels[0]
+    contact = 0
+    for touches, edge in (
+        (box.left == 0, own[:, 0]), (box.right == width, own[:, -1]),
+        (box.top == 0, own[0]), (box.bottom == height, own[-1]),
+    ):  # fmt: skip
+        contact += int(edge.sum()) if touches else 0
+    if not contact:
+        return False
+    long = box.width + box.height if box.width > width / 2 and box.height > height / 2 else max(box.width, box.height)
+    along = contact > 0.7 * long and long > 0.2 * max(height, width)
+    solid = part.area > 0.7 * box.width * box.height and max(box.width / width, box.height / height) > 0.4
+    return along or solid
+
+
+def _usual_height(parts: list[Part]) -> float:
+    """The height that the picture's digits have, in pixels."""
+    sizes = [max(part.box.width, part.box.height) for part in parts]
+    return float(np.median([size for size in sizes if size > 0.4 * max(sizes)]))
+
+
+def _join(parts: list[Part], usual: float, stroke: float) -> list[Part]:
+    """Pieces of one digit put together: a 5's bar, a broken 0."""
+    parts = sorted(parts, key=lambda part: -part.area)
+    joined: list[Part] = []
+    for part in parts:
+        for other in joined:
+            if _belongs(other.box, part.box, usual, stroke):
+                other.labels += part.labels
+                other.box = other.box.around(part.box)
+                other.area += part.area
+                break
+        else:
+            joined.append(part)
+    return joined if len(joined) == len(parts) else _join(joined, usual, stroke)
+
+
+def _belongs(a: Box, b: Box, usual: float, stroke: float) -> bool:
+    """Whether ``b``, the smaller, is a piece of ``a``'s digit."""
+    across = max(a.left, b.left) - min(a.right, b.right)  # the gap between them, negative where they overlap
+    down = max(a.top, b.top) - min(a.bottom, b.bottom)
+    both = a.around(b)
+    if max(b.width, b.height) < max(0.08 * usual, stroke):
+        return False
+    if -across > 0.5 * min(a.width, b.width):  # one above the other
+        return down < 2 * stroke or (down < 0.25 * usual and both.height < 1.35 * usual)
+    beside = across < min(0.12 * usual, 2 * stroke) and down < 0.12 * usual
+    return beside and b.height < 0.5 * a.height and both.height < 1.35 * usual
+
+
+def _is_digit_like(part: Part, labels: NDArray[np.int32], usual: float, ink) -> bool:
+    """Whether ``part`` has a digit's size and is drawn by strokes, not a blot."""
+    box = part.box
+    size = max(box.width, box.height)
+    if size < max(SPECK * usual, 10) or box.height < SPECK * usual or box.width > 4 * box.height:
+        return False
+    own = np.isin(labels[box.top : box.bottom, box.left : box.right], part.labels).astype(np.uint8)
+    width = stroke_width(own)
+    if width > STROKES * size:
+        return False
+    own, cut = np.pad(own, 1), np.pad(ink[box.top : box.bottom, box.left : box.right], 1)
+    slope = np.hypot(cv2.Sobel(cut, cv2.CV_32F, 1, 0), cv2.Sobel(cut, cv2.CV_32F, 0, 1)) / 8
+    rim = cv2.morphologyEx(own, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    return float(slope[rim].mean()) * width > SHARP
+
+
+def _between_cuts(ink: Ink, mask: Mask, box: Box, row: int) -> dict[tuple[int, int], Found]:
+    """What ``mask`` may consist of, if it is several digits that touch: all that lies between two possible cuts.
+
+    Cuts are where a column's ink is less and lies closer together than beside it; what they part must be as high as
+    digits of one line are.
+    """
+    height, width = mask.shape
+    reach = height - mask.argmax(0) - mask[::-1].argmax(0)  # from the highest ink to the lowest
+    ink_and_reach = (mask.sum(0) + reach).astype(np.float32)
+    columns = cv2.blur(ink_and_reach[None], (max(height // 20, 1), 1))[0]
+    cuts = [0]
+    step = max(round(0.2 * height), 2)
+    lowest = cv2.erode(columns[None], np.ones((1, 2 * step + 1), np.uint8))[0]
+    for column in np.flatnonzero(columns == lowest):
+        if column >= cuts[-1] + step and column <= width - step:
+            cuts.append(int(column))
+    cuts.append(width)
+    if not 3 <= len(cuts) <= 20:
+        return {}
+    pieces = {}
+    for (i, left), (j, right) in itertools.combinations(enumerate(cuts), 2):
+        own = mask[:, left:right]
+        ys = np.flatnonzero(own.any(1))
+        if (i, j) == (0, len(cuts) - 1) or right - left > height or not len(ys) or ys[-1] - ys[0] < 0.5 * height:
+            continue
+        top, bottom = int(ys[0]), int(ys[-1]) + 1
+        part = Box(box.left + left, box.top + top, box.left + right, box.top + bottom)
+        pieces[i, j] = Found(mnist_image(ink[top:bottom, left:right], own[top:bottom]), part, row)
+    return pieces if any(last == len(cuts) - 1 for _, last in pieces) else {}
+
+
+def _rows(parts: list[Part]) -> list[list[Part]]:
+    """``parts`` by lines of writing, from above, each from left to right."""
+    rows: list[list[Part]] = []
+    for part in sorted(parts, key=lambda part: part.box.top + part.box.bottom):
+        middle = (part.box.top + part.box.bottom) / 2
+        for row in rows:
+            near = min(row, key=lambda other: abs(other.box.left - part.box.left)).box
+            if near.top < middle < near.bottom:
+                row.append(part)
+                break
+        else:
+            rows.append([part])
+    return [sorted(row, key=lambda part: part.box.left) for row in rows]

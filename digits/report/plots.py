@@ -28,24 +28,31 @@ SPLITS = (  # key in the history, name in the legend, colour, marker
 
 
 def draw_all(
-    folder: Path, dataset: str, history: History | None, images: ArrayLike, labels: ArrayLike, probabilities: ArrayLike
+    folder: Path,
+    dataset: str,
+    history: History | None,
+    images: ArrayLike,
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    predicted: ArrayLike | None = None,
 ) -> None:
     """Write accuracy.png, loss.png, confusion.png, ten_digits.png and mistakes.png to ``folder``.
 
     Args:
         folder: where to write; made when missing.
-        dataset: "mnist" or "mnist-5k"; every title says which.
+        dataset: "mnist", "mnist-5k" or another name; every title says which.
         history: one row an epoch, see ``draw_curves``; None: no curves.
         images: test images, (N, 28, 28) or (N, 1, 28, 28): integers 0 to 255 or floats 0 to 1, high = ink.
         labels: true digits (N,), integers 0 to 9.
         probabilities: softmax of the logits, (N, 10).
+        predicted: the digits that were read (N,), -1 where it was not one digit; by default the likeliest ones.
     """
-    predicted = np.asarray(probabilities).argmax(axis=1)
+    predicted = np.asarray(probabilities).argmax(axis=1) if predicted is None else predicted
     if history is not None:
         draw_curves(history, dataset, folder)
     draw_confusion(labels, predicted, dataset, folder / "confusion.png")
     draw_ten(images, labels, predicted, dataset, folder / "ten_digits.png")
-    draw_mistakes(images, labels, probabilities, dataset, folder / "mistakes.png")
+    draw_mistakes(images, labels, probabilities, dataset, folder / "mistakes.png", predicted)
 
 
 def draw_curves(history: History, dataset: str, folder: Path) -> None:
@@ -86,10 +93,13 @@ def draw_curves(history: History, dataset: str, folder: Path) -> None:
 
 
 def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: Path) -> None:
-    """Write the confusion matrix to ``path``: true digits (N,) down, predicted digits (N,) across."""
+    """Write the confusion matrix to ``path``: true digits (N,) down, predicted digits (N,) across.
+
+    Where ``predicted`` is -1, not one digit was read: the image is in no column, and in the row's share.
+    """
     labels, predicted = np.asarray(labels, dtype=int), np.asarray(predicted, dtype=int)
     counts = np.zeros((10, 10), dtype=int)
-    np.add.at(counts, (labels, predicted), 1)
+    np.add.at(counts, (labels[predicted >= 0], predicted[predicted >= 0]), 1)
     mistakes = np.ma.masked_array(counts, mask=np.eye(10, dtype=bool))
     figure = _figure(f"Confusion matrix: {counts.trace():,} of {len(labels):,} test images read correctly", dataset, 7)
     axes = figure.subplots()
@@ -113,24 +123,33 @@ def draw_ten(images: ArrayLike, labels: ArrayLike, predicted: ArrayLike, dataset
     Arguments as in ``draw_all``; where there are fewer than ten images, fewer are drawn.
     """
     pairs = list(zip(np.asarray(labels)[:10], np.asarray(predicted)[:10], strict=True))
-    captions = [f"true {true}, read {guess} {'✓' if true == guess else '✗'}" for true, guess in pairs]
+    captions = [f"true {true}, read {_read(guess)} {'✓' if true == guess else '✗'}" for true, guess in pairs]
     colours = [GREEN if true == guess else RED for true, guess in pairs]
     _gallery("Ten test digits", dataset, path, np.asarray(images)[:10], captions, colours, columns=5)
 
 
-def draw_mistakes(images: ArrayLike, labels: ArrayLike, probabilities: ArrayLike, dataset: str, path: Path) -> None:
+def draw_mistakes(
+    images: ArrayLike,
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    dataset: str,
+    path: Path,
+    predicted: ArrayLike | None = None,
+) -> None:
     """Write the most confident mistakes to ``path``, up to 40: true, predicted, confidence, index in the test set.
 
     An asterisk marks those of MNIST whose label is known to be wrong. Arguments as in ``draw_all``; where there are
     none, the picture says so.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    predicted = probabilities.argmax(axis=1) if predicted is None else np.asarray(predicted)
+    confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:40]
     doubtful = set(WRONGLY_LABELLED) if dataset == "mnist" else set()
     captions = [
-        f"{labels[i]}{'*' if i in doubtful else ''} read as {predicted[i]}\n{confidence[i]:.1%} #{i}" for i in shown
+        f"{labels[i]}{'*' if i in doubtful else ''} read as {_read(predicted[i])}\n{confidence[i]:.1%} #{i}"
+        for i in shown
     ]
     title = f"Mistakes: {len(wrong) or 'none'} in {len(labels):,} test images"
     if len(wrong) > len(shown):
@@ -166,6 +185,11 @@ def draw_robustness(rows: list[dict[str, str | float | int]], dataset: str, path
         axes.set_xlabel(str(found[0]["unit"]), fontsize=9)
         axes.grid(alpha=0.3)
     _save(figure, path)
+
+
+def _read(digit: int) -> str:
+    """``digit`` as captions have it; -1 stands for what was not read as one digit."""
+    return f"{digit}" if digit >= 0 else "–"
 
 
 def _gallery(

@@ -59,9 +59,14 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
         "validation": [part("{:.2%}", "val/sparse_accuracy"), part("loss {:.4f}", "val/loss")],
         "test": [part("{:.2%}", "test/sparse_accuracy"), part("loss {:.4f}", "test/loss")],
         "errors": [
-            part("{:,} in the test split", "test/errors"),
+            part("{:,} in the test split" if dataset in DATASETS else "{:,}", "test/errors"),
             part("95 % interval {0[0]:.0f} to {0[1]:.0f}", "test/errors_95"),
         ],
+        "not one digit": [
+            part("none found in {:,} pictures", "test/none_found"),
+            part("several in {:,}; all of them are errors", "test/several_found"),
+        ],
+        "not read": [f"{len(known['failed']):,} files, which are in no figure"] if known.get("failed") else [],
         "wrong labels": [f"{mislabelled} of these errors are known to be the label's"] if mislabelled else [],
         "calibration": [
             part("error {:.2%}", "test/ece"),
@@ -81,6 +86,8 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
     colour = {"completed": "green", "interrupted": "yellow", "failed": "red"}.get(status, "")
     console.print(Text(f"\n{what} {status}", style=f"bold {colour}"))
     console.print(table)
+    for failure in known.get("failed", []):
+        console.print(Text(f"Not read: {one_line(failure)}", style="red"), soft_wrap=True)
     if "error" in known:
         console.print(Text(f"Reason: {one_line(known['error'])}", style="red"))
     if dataset == "mnist-5k":

@@ -1,0 +1,69 @@
+"""The demo as a Space: a folder that the Hugging Face hub serves as it is."""
+
+import re
+import shutil
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import digits
+from digits.errors import DigitsError
+from digits.exchange.model_folder import export, load_model
+
+# What reading needs of the package's requirements; training needs more.
+NEEDED = ("torch", "pydantic", "huggingface-hub", "safetensors", "pillow", "opencv-python-headless", "rich")
+README = """\
+---
+title: DeepDigits
+sdk: gradio
+sdk_version: {gradio}
+python_version: "3.11"
+app_file: app.py
+license: apache-2.0
+short_description: Reads handwritten digits, drawn or in a picture
+---
+
+# DeepDigits
+
+Draw a digit or a number, or choose a picture of some; a small convolutional network reads them. Nothing that a visitor
+draws or chooses is kept.
+
+Made by `digits demo --space` of DeepDigits {digits}. `digits/` is that package, with its weights in `digits/weights/`.
+"""
+APP = """\
+\"\"\"Serves the demo of DeepDigits; where, the Space says.\"\"\"
+
+from digits.demo import serve
+
+serve()
+"""
+# A Space runs on CPUs: from this index torch comes without CUDA, which is 2 GB.
+INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
+BINARY = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in ("safetensors", "png"))
+
+
+def write_space(folder: Path, model: str | Path | None = None) -> None:
+    """Write a complete Space to ``folder``, with ``model`` in it, or the package's own.
+
+    Raises:
+        DigitsError: the folder is not empty, Gradio is not installed, or there is no such model.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DigitsError(f"{folder}: is not an empty folder; name another")
+    try:
+        gradio = version("gradio")
+    except PackageNotFoundError as error:
+        raise DigitsError("digits demo: Gradio is not installed; pip install 'deepdigits[demo]'") from error
+    load_model(model)  # before anything is written
+    package = Path(digits.__file__).parent
+    shutil.copytree(package, folder / "digits", ignore=shutil.ignore_patterns("__pycache__"))
+    if model is not None:
+        export(model, folder / "digits" / "weights")
+    try:
+        lines = requires("deepdigits") or []
+    except PackageNotFoundError:  # a checkout that is not installed
+        lines = []
+    known = {re.split(r"[^\w.-]", line)[0]: line for line in lines if "extra ==" not in line}
+    (folder / "requirements.txt").write_text("\n".join([INDEX, *(known.get(name, name) for name in NEEDED), ""]))
+    (folder / "README.md").write_text(README.format(gradio=gradio, digits=digits.__version__))
+    (folder / "app.py").write_text(APP)
+    (folder / ".gitattributes").write_text(BINARY)
