@@ -1,22 +1,24 @@
 """Where a picture has ink: polarity, uneven light and shadow taken out."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Gray = NDArray[np.uint8]  # (H, W), any polarity
-Ink = NDArray[np.float32]  # (H, W), 0 = paper, 1 = ink
-Mask = NDArray[np.uint8]  # (H, W), 0 or 1
+# OpenCV's own types do not tell dtypes apart, so these names do.
+Gray: TypeAlias = NDArray[Any]  # uint8 (H, W), any polarity
+Ink: TypeAlias = NDArray[Any]  # float32 (H, W), 0 = paper, 1 = ink
+Mask: TypeAlias = NDArray[Any]  # uint8 (H, W), 0 or 1
 
 PAPER_SIZE = 96  # pixels on the longer side of the small picture in which the paper's brightness is looked up
 POLARITY_SIZE = 200  # the same for telling ink from paper
 LEAST_CONTRAST = 0.08  # of ink against the paper beside it; less is dirt, shadow or noise
 EVEN = 0.05  # of the contrast: how much the paper's brightness may vary where one brightness serves for all of it
-ABOVE_NOISE = 5.0  # times the grain's standard deviation: how far ink is from paper at least
+ABOVE_NOISE = 8.0  # times the grain's standard deviation: how far ink is from paper at least
 CLEAR_SKEW = 1.0  # of the grey levels; more says of itself which side is ink
 SURE, FAINT = 0.5, 0.3  # of the way from paper to ink: what is ink, and what is where it touches such
+UNCLEAR = 0.25  # of all pixels, and of the border's: how near to one half their bright share leaves the question open
 CERTAIN_INK = 0.85  # quantile of the ink pixels' darkness that counts as full ink
 
 
@@ -33,13 +35,16 @@ def noise_level(gray: Gray) -> float:
     return float(np.quantile(differences, 0.25)) / 0.3186 / 6
 
 
-def find_ink(gray: Gray, noise: float = 0.0) -> tuple[Ink, Mask]:
-    """How inky each pixel of ``gray`` is, and which of them are ink; no pixel is where the picture is blank.
+def find_ink(gray: Gray, light_on_dark: bool, noise: float = 0.0) -> tuple[Ink, Mask]:
+    """How inky each pixel of ``gray`` is, and which of them are ink; none is where the picture is blank.
 
-    ``noise``, in grey levels, is what :func:`noise_level` says; what stands out no more than it does is paper.
+    Args:
+        gray: the picture.
+        light_on_dark: whether the ink is lighter than the paper.
+        noise: what :func:`noise_level` says; what stands out no more than it does is paper.
     """
-    picture = gray.astype(np.float32) / 255
-    if light_on_dark(gray):
+    picture: Ink = gray.astype(np.float32) / 255
+    if light_on_dark:
         picture = 1 - picture
     size = max(gray.shape)
     if size > 200:  # grain of paper and camera
@@ -55,23 +60,24 @@ def find_ink(gray: Gray, noise: float = 0.0) -> tuple[Ink, Mask]:
     return np.clip((darkness - light) / (full - light), 0, 1), mask
 
 
-def light_on_dark(gray: Gray) -> bool:
-    """Whether the ink is lighter than the paper.
+def polarities(gray: Gray) -> list[bool]:
+    """Whether the ink of ``gray`` is lighter than its paper; both answers, the likelier first, where it is not clear.
 
     Ink is the rarer of the two: against the light around it, it makes a long tail to one side. Where the two are
     about as frequent, as in tight crops, the border is rather paper.
     """
-    scale = min(POLARITY_SIZE / max(gray.shape), 1)
-    picture = cv2.resize(gray, _scaled(gray, scale), interpolation=cv2.INTER_AREA).astype(np.float32)
+    picture = cv2.resize(gray, _scaled(gray, min(POLARITY_SIZE / max(gray.shape), 1)), interpolation=cv2.INTER_AREA)
+    picture = picture.astype(np.float32)
     detail = picture - cv2.GaussianBlur(picture, (0, 0), max(picture.shape) / 10, borderType=cv2.BORDER_REPLICATE)
     spread = float(np.square(detail).mean())
     skew = float((detail * detail * detail).mean()) / max(spread, 1e-6) ** 1.5
     if abs(skew) > CLEAR_SKEW:
-        return skew > 0
+        return [skew > 0]
     threshold, _ = cv2.threshold(gray, 0, 255, cv2.THRESH_OTSU)
     bright = gray > threshold
     border = np.concatenate([bright[0], bright[-1], bright[1:-1, 0], bright[1:-1, -1]])
-    return float(border.mean() + bright.mean()) < 1
+    share = float(border.mean() + bright.mean()) / 2
+    return [share < 0.5] if abs(share - 0.5) > UNCLEAR else [share < 0.5, share >= 0.5]
 
 
 def _scaled(picture: NDArray[Any], scale: float) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from digits.reading.ink import Mask
 
 SPAN, COVER = 0.95, 0.6  # of the picture: how far a ruled line reaches, and how much of it is seen, at least
 STEEPEST = 0.15  # how much a line may rise or fall over its length
-SLENDER_ACROSS, SLENDER_DOWN = 15, 40  # times as long as thick, at least: the bar of a 7 is not, nor is a 1
+SLENDER_ACROSS, SLENDER_DOWN = 25, 40  # times as long as thick, at least: the bar of a 7 is not, nor is a 1
 
 
 def without_lines(mask: Mask, stroke: float) -> Mask:
@@ -26,7 +26,7 @@ def _without_rows(mask: Mask, thick: int, slender: int) -> Mask:
     width = mask.shape[1]
     if width < slender * 2:
         return mask
-    tall = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((thick + 1, 1), np.uint8))
+    tall: Mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((thick + 1, 1), np.uint8))
     flat = mask & ~tall & 1
     segments = cv2.HoughLinesP(flat, 1, np.pi / 720, width // 3, minLineLength=width / 2, maxLineGap=width / 4)
     lines = np.zeros_like(mask)
@@ -36,8 +36,8 @@ def _without_rows(mask: Mask, thick: int, slender: int) -> Mask:
             continue
         band = np.zeros_like(mask)
         slope = (y2 - y1) / (x2 - x1)
-        ends = [(0, round(y1 - slope * x1)), (width - 1, round(y1 + slope * (width - 1 - x1)))]
-        cv2.line(band, *ends, 1, thickness=2 * thick)
+        left, right = (0, round(y1 - slope * x1)), (width - 1, round(y1 + slope * (width - 1 - x1)))
+        cv2.line(band, left, right, (1,), thickness=2 * thick)
         inside = band & flat
         covered = columns[inside.any(0)]
         thickness = inside.sum() / max(len(covered), 1)

@@ -2,18 +2,18 @@
 
 import itertools
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digits.reading.ink import Gray, Ink, Mask, find_ink, noise_level
+from digits.reading.ink import Gray, Ink, Mask, find_ink, noise_level, polarities
 from digits.reading.lines import without_lines
 from digits.reading.mnist_image import mnist_image, stroke_width
 
 SMALL = 112  # pixels: a picture whose longer side is shorter is enlarged
-SPECK = 0.25  # of the usual digit's height: what is smaller, both ways, is no digit
+SPECK = 0.33  # of the usual digit's height: what is smaller, both ways, is no digit
 STROKES = 0.45  # of a digit's longer side: a stroke that is wider is a blot
 SHARP = 0.45  # how far ink turns to paper, at the rim of a stroke, in a length of the stroke's width; less is a shadow
 MANY = 600  # pieces of ink: more of them are a texture, not writing
@@ -67,18 +67,54 @@ class Found:
     between: dict[tuple[int, int], "Found"] = field(default_factory=dict)
 
 
-def find_digits(gray: Gray) -> list[Found]:
-    """What may be digits in ``gray`` (H, W), in reading order: rows from above, each from left to right."""
+def find_digits(gray: Gray) -> list[list[Found]]:
+    """What may be digits in ``gray`` (H, W), in reading order: rows from above, each from left to right.
+
+    Two answers where it is not clear whether the ink is the light or the dark, the likelier first, else one.
+    """
     noise = noise_level(gray)
     enlarged = max(1, round(SMALL / max(gray.shape)))
     if enlarged > 1:
         gray = cv2.resize(gray, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC)
-    ink, mask = find_ink(gray, noise)
+    answers = []
+    for light_on_dark in polarities(gray):
+        found = _digits_of(*find_ink(gray, light_on_dark, noise))
+        for each in [part for digit in found for part in (digit, *digit.between.values())]:
+            left, top, right, bottom = each.box
+            each.box = Box(left // enlarged, top // enlarged, -(-right // enlarged), -(-bottom // enlarged))
+        answers.append(found)
+    return answers
+
+
+def _digits_of(ink: Ink, mask: Mask) -> list[Found]:
+    """What may be digits, where ``ink`` says how inky each pixel is and ``mask`` which of them are ink."""
     if not mask.any():
         return []
     stroke = stroke_width(mask)
-    mask = without_lines(mask, stroke)
-    gap = max(round(0.8 * stroke), 1)  # breaks in a line of a bad pen
+    labels, parts = _connected(without_lines(mask, stroke), stroke)
+    inside = [part for part in parts if not _is_edge_of_page(part, labels)]
+    parts = inside or [part for part in parts if (part.box.height, part.box.width) == mask.shape]  # cut out tightly
+    if not 0 < len(parts) <= MANY:
+        return []
+    usual = _usual_height(parts)
+    found = []
+    for number, row in enumerate(_rows(_join(parts, usual, stroke))):
+        for part in row:
+            box = part.box
+            own = np.isin(labels[box.top : box.bottom, box.left : box.right], part.labels).astype(np.uint8)
+            cut = ink[box.top : box.bottom, box.left : box.right]
+            if not _is_digit_like(cut, own, usual):
+                continue
+            digit = Found(mnist_image(cut, own), box, number)
+            if box.width > WIDE * box.height and box.height > usual / 2:
+                digit.between = _between_cuts(cut, own, box, number)
+            found.append(digit)
+    return found
+
+
+def _connected(mask: Mask, stroke: float) -> tuple[NDArray[Any], list[Part]]:
+    """The connected pieces of ``mask``, small breaks bridged: their numbers, int32 (H, W), and each of them."""
+    gap = max(round(0.8 * stroke), 1)
     bridged = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap)))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
     parts = [
@@ -86,31 +122,10 @@ def find_digits(gray: Gray) -> list[Found]:
         for label, (x, y, w, h, area) in enumerate(stats.tolist())
         if label and max(w, h) > 0.02 * max(mask.shape)
     ]
-    if len(parts) > MANY:
-        return []
-    inside = [part for part in parts if not _is_edge_of_page(part, labels)]
-    parts = inside or [part for part in parts if (part.box.height, part.box.width) == mask.shape]  # cut out tightly
-    if not parts:
-        return []
-    usual = _usual_height(parts)
-    parts = _join(parts, usual, stroke)
-    parts = [part for part in parts if _is_digit_like(part, labels, usual, ink)]
-    found = []
-    for number, row in enumerate(_rows(parts)):
-        for part in row:
-            box = part.box
-            own = np.isin(labels[box.top : box.bottom, box.left : box.right], part.labels).astype(np.uint8)
-            cut = ink[box.top : box.bottom, box.left : box.right]
-            digit = Found(mnist_image(cut, own), box, number)
-            if box.width > WIDE * box.height:
-                digit.between = _between_cuts(cut, own, box, number)
-            found.append(digit)
-    for each in [part for digit in found for part in (digit, *digit.between.values())]:
-        each.box = Box(*(edge // enlarged for edge in each.box[:2]), *(-(-edge // enlarged) for edge in each.box[2:]))
-    return found
+    return labels, parts
 
 
-def _is_edge_of_page(part: Part, labels: NDArray[np.int32]) -> bool:
+def _is_edge_of_page(part: Part, labels: NDArray[Any]) -> bool:
     """Whether ``part`` is a shadow, a frame or what lies beside the page: it runs along the picture's edge."""
     height, width = labels.shape
     box = part.box
@@ -164,20 +179,19 @@ def _belongs(a: Box, b: Box, usual: float, stroke: float) -> bool:
     return beside and b.height < 0.5 * a.height and both.height < 1.35 * usual
 
 
-def _is_digit_like(part: Part, labels: NDArray[np.int32], usual: float, ink) -> bool:
-    """Whether ``part`` has a digit's size and is drawn by strokes, not a blot."""
-    box = part.box
-    size = max(box.width, box.height)
-    if size < max(SPECK * usual, 10) or box.height < SPECK * usual or box.width > 4 * box.height:
+def _is_digit_like(ink: Ink, own: Mask, usual: float) -> bool:
+    """Whether what ``own`` marks, from edge to edge, has a digit's size and is drawn by strokes: no blot, no shadow."""
+    height, width = own.shape
+    size = max(height, width)
+    if size < max(SPECK * usual, 10) or height < SPECK * usual or width > 4 * height:
         return False
-    own = np.isin(labels[box.top : box.bottom, box.left : box.right], part.labels).astype(np.uint8)
-    width = stroke_width(own)
-    if width > STROKES * size:
+    stroke = stroke_width(own)
+    if stroke > STROKES * size:
         return False
-    own, cut = np.pad(own, 1), np.pad(ink[box.top : box.bottom, box.left : box.right], 1)
+    own, cut = np.pad(own, 1), np.pad(ink, 1)
     slope = np.hypot(cv2.Sobel(cut, cv2.CV_32F, 1, 0), cv2.Sobel(cut, cv2.CV_32F, 0, 1)) / 8
     rim = cv2.morphologyEx(own, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
-    return float(slope[rim].mean()) * width > SHARP
+    return float(slope[rim].mean()) * stroke > SHARP
 
 
 def _between_cuts(ink: Ink, mask: Mask, box: Box, row: int) -> dict[tuple[int, int], Found]:
