@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import cv2
 from tqdm import tqdm
 
 from digits.errors import DigitsError
@@ -46,6 +47,7 @@ def predict(paths: Sequence[str], model: str | None = None, form: Form = "text",
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be in no encoding, or in another one
         sys.stdout.reconfigure(errors="backslashreplace")
+    cv2.setNumThreads(1)  # pictures are read side by side
     files: list[str] = []
     failed = 0
     reader = Reader(model)

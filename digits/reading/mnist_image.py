@@ -1,5 +1,7 @@
 """One digit's ink as an image like MNIST's, made the way MNIST was (LeCun et al. 1998, section III-A)."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +10,7 @@ from digits.reading.ink import Ink, Mask
 
 SIDE, BOX = 28, 20  # pixels: MNIST's images, and the box that a digit is fitted into
 THINNEST, THICKEST = 2.0, 4.0  # pixels of 28: strokes outside this range are widened or narrowed to it
+FULL_INK = 0.85  # quantile of a digit's ink that becomes white: a faint one looks like any other
 WORK = 120  # pixels: the longer side at which strokes are measured and changed
 
 
@@ -18,7 +21,9 @@ def mnist_image(ink: Ink, mask: Mask) -> NDArray[np.uint8]:
     top, bottom = max(ys[0] - pad, 0), min(ys[-1] + 1 + pad, mask.shape[0])
     left, right = max(xs[0] - pad, 0), min(xs[-1] + 1 + pad, mask.shape[1])
     near = cv2.dilate(mask[top:bottom, left:right], np.ones((3, 3), np.uint8))
-    digit = ink[top:bottom, left:right] * near  # anti-aliased: with the pixels beside the strokes
+    cut = ink[top:bottom, left:right]
+    full = float(np.quantile(cut[mask[top:bottom, left:right] > 0], FULL_INK))
+    digit = np.clip(cut / max(full, 1e-3), 0, 1) * near  # anti-aliased: with the pixels beside the strokes
     digit = _sized(digit, WORK)
     digit = _with_usual_strokes(digit)
     return centred(_fitted(digit))
@@ -30,13 +35,18 @@ def _sized(digit: Ink, side: int) -> Ink:
     return np.clip(cv2.resize(digit, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), 0, 1)
 
 
+def padded(picture: NDArray[Any]) -> NDArray[Any]:
+    """``picture`` with a margin of one pixel of zeros; many times as fast as ``np.pad``."""
+    return cv2.copyMakeBorder(picture, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+
+
 def stroke_width(mask: Mask) -> float:
     """The mean width of the strokes in ``mask``, in pixels; 0 where it has none.
 
     From one side of a stroke to its middle and on to the other, the distance to the nearest edge has a mean of a
     quarter of the stroke's width.
     """
-    distance = cv2.distanceTransform(np.pad(mask, 1), cv2.DIST_L2, 3)
+    distance = cv2.distanceTransform(padded(mask), cv2.DIST_L2, 3)
     inside = distance[distance > 0]
     return 4 * (float(inside.mean()) - 0.5) if len(inside) else 0.0
 
@@ -59,7 +69,7 @@ def _with_usual_strokes(digit: Ink) -> Ink:
 
 def _fitted(digit: Ink) -> Ink:
     """``digit`` without empty edges, its longer side 20 pixels."""
-    inked = digit > 0.25
+    inked = digit > 0.25 * digit.max()
     ys, xs = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
     return _sized(digit[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1], BOX)
 
@@ -70,7 +80,7 @@ def centred(digit: Ink) -> NDArray[np.uint8]:
     total = digit.sum()
     y = float((digit.sum(1) @ np.arange(height)) / total)
     x = float((digit.sum(0) @ np.arange(width)) / total)
-    middle = (SIDE - 1) / 2
+    middle = SIDE / 2  # of the pixel's number, counted from 0, as in MNIST
     top = int(np.clip(round(middle - y), 0, SIDE - height))
     left = int(np.clip(round(middle - x), 0, SIDE - width))
     image = np.zeros((SIDE, SIDE), np.uint8)

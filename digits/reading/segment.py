@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from digits.reading.ink import Gray, Ink, Mask, find_ink, noise_level, polarities
 from digits.reading.lines import without_lines
-from digits.reading.mnist_image import mnist_image, stroke_width
+from digits.reading.mnist_image import mnist_image, padded, stroke_width
 
 SMALL = 112  # pixels: a picture whose longer side is shorter is enlarged
+TINY = 3  # pictures that are enlarged so many times hold no ruled lines
 SPECK = 0.33  # of the usual digit's height: what is smaller, both ways, is no digit
 STROKES = 0.45  # of a digit's longer side: a stroke that is wider is a blot
 SHARP = 0.45  # how far ink turns to paper, at the rim of a stroke, in a length of the stroke's width; less is a shadow
@@ -54,6 +55,13 @@ class Part:
     box: Box
     area: int  # pixels of ink
 
+    def mask(self, labels: NDArray[Any]) -> Mask:
+        """Where in its box it is, ``labels`` being the number of each pixel's piece."""
+        inside = labels[self.box.top : self.box.bottom, self.box.left : self.box.right]
+        if len(self.labels) == 1:
+            return (inside == self.labels[0]).view(np.uint8)
+        return np.isin(inside, self.labels).view(np.uint8)
+
 
 @dataclass
 class Found:
@@ -78,7 +86,11 @@ def find_digits(gray: Gray) -> list[list[Found]]:
         gray = cv2.resize(gray, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC)
     answers = []
     for light_on_dark in polarities(gray):
-        found = _digits_of(*find_ink(gray, light_on_dark, noise))
+        ink, mask = find_ink(gray, light_on_dark, noise)
+        stroke = stroke_width(mask)
+        if enlarged < TINY:
+            mask = without_lines(mask, stroke)
+        found = _digits_of(ink, mask, stroke)
         for each in [part for digit in found for part in (digit, *digit.between.values())]:
             left, top, right, bottom = each.box
             each.box = Box(left // enlarged, top // enlarged, -(-right // enlarged), -(-bottom // enlarged))
@@ -86,12 +98,9 @@ def find_digits(gray: Gray) -> list[list[Found]]:
     return answers
 
 
-def _digits_of(ink: Ink, mask: Mask) -> list[Found]:
+def _digits_of(ink: Ink, mask: Mask, stroke: float) -> list[Found]:
     """What may be digits, where ``ink`` says how inky each pixel is and ``mask`` which of them are ink."""
-    if not mask.any():
-        return []
-    stroke = stroke_width(mask)
-    labels, parts = _connected(without_lines(mask, stroke), stroke)
+    labels, parts = _connected(mask, stroke)
     inside = [part for part in parts if not _is_edge_of_page(part, labels)]
     parts = inside or [part for part in parts if (part.box.height, part.box.width) == mask.shape]  # cut out tightly
     if not 0 < len(parts) <= MANY:
@@ -101,7 +110,7 @@ def _digits_of(ink: Ink, mask: Mask) -> list[Found]:
     for number, row in enumerate(_rows(_join(parts, usual, stroke))):
         for part in row:
             box = part.box
-            own = np.isin(labels[box.top : box.bottom, box.left : box.right], part.labels).astype(np.uint8)
+            own = part.mask(labels)
             cut = ink[box.top : box.bottom, box.left : box.right]
             if not _is_digit_like(cut, own, usual):
                 continue
@@ -115,12 +124,12 @@ def _digits_of(ink: Ink, mask: Mask) -> list[Found]:
 def _connected(mask: Mask, stroke: float) -> tuple[NDArray[Any], list[Part]]:
     """The connected pieces of ``mask``, small breaks bridged: their numbers, int32 (H, W), and each of them."""
     gap = max(round(0.8 * stroke), 1)
-    bridged = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap, gap)))
+    bridged = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
     parts = [
         Part([label], Box(x, y, x + w, y + h), area)
         for label, (x, y, w, h, area) in enumerate(stats.tolist())
-        if label and max(w, h) > 0.02 * max(mask.shape)
+        if label and max(w, h) > 0.01 * max(mask.shape)
     ]
     return labels, parts
 
@@ -188,7 +197,7 @@ def _is_digit_like(ink: Ink, own: Mask, usual: float) -> bool:
     stroke = stroke_width(own)
     if stroke > STROKES * size:
         return False
-    own, cut = np.pad(own, 1), np.pad(ink, 1)
+    own, cut = padded(own), padded(ink)
     slope = np.hypot(cv2.Sobel(cut, cv2.CV_32F, 1, 0), cv2.Sobel(cut, cv2.CV_32F, 0, 1)) / 8
     rim = cv2.morphologyEx(own, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
     return float(slope[rim].mean()) * stroke > SHARP

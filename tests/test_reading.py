@@ -1,0 +1,213 @@
+"""How pictures are read: ink found, lines taken out, digits parted, made like MNIST's, classified."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from digits import Reader
+from digits.data.source import load_mnist5k
+from digits.errors import DigitsError
+from digits.reading.ink import find_ink, noise_level, polarities
+from digits.reading.lines import without_lines
+from digits.reading.mnist_image import BOX, SIDE, mnist_image, stroke_width
+from digits.reading.segment import find_digits
+
+DIGITS = load_mnist5k().test_images.numpy()  # in turn: 0, 1, ..., 9
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Reader:
+    return Reader()
+
+
+def page(*rows: str, size: int = 140, step: int = 160, thick: int = 0) -> NDArray[np.uint8]:
+    """White paper (H, W) with rows of real digits in black, ``step`` pixels apart; strokes ``thick`` pixels thicker."""
+    height, width = (size + 60) * len(rows) + 60, step * max(map(len, rows)) + 100
+    paper = np.full((height, width), 255.0)
+    for y, row in enumerate(rows):
+        for x, value in enumerate(row):
+            ink = cv2.resize(DIGITS[int(value)], (size, size), interpolation=cv2.INTER_CUBIC)
+            if thick:
+                ink = cv2.dilate(ink, np.ones((thick, thick), np.uint8))
+            place = paper[(size + 60) * y + 50 :, step * x + 40 :][:size, :size]
+            np.minimum(place, 255.0 - ink, out=place)
+    return paper.clip(0, 255).astype(np.uint8)
+
+
+def text(digits: list) -> str:
+    rows = sorted({digit.row for digit in digits})
+    return "/".join("".join(str(digit.value) for digit in digits if digit.row == row) for row in rows)
+
+
+# Ink and paper
+
+
+@pytest.mark.parametrize("size", [20, 200, 800])
+def test_dark_ink_on_light_paper_and_the_reverse_are_told_apart(size: int):
+    picture = cv2.resize(page("8"), (size, size))
+    assert polarities(picture)[0] is False
+    assert polarities(255 - picture)[0] is True
+
+
+def test_a_shadow_over_half_the_page_is_not_ink():
+    picture = page("427").astype(float)
+    shadow = 1 - 0.45 / (1 + np.exp((np.arange(picture.shape[1]) - 280) / 25))
+    _, without = find_ink(page("427"), light_on_dark=False)
+    _, mask = find_ink((picture * shadow).astype(np.uint8), light_on_dark=False)
+    assert (mask != without).mean() < 0.01
+
+
+def test_noise_level_is_that_of_the_grain_and_not_of_the_digits():
+    picture = page("3456") * 0.6 + 60
+    grainy = (picture + RANDOM.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
+    assert noise_level(grainy) == pytest.approx(6, rel=0.2)
+    assert noise_level(picture.astype(np.uint8)) < 1
+
+
+# Lines
+
+
+def test_ruled_lines_go_and_the_strokes_that_cross_them_stay():
+    digits = (page("42") < 128).astype(np.uint8)
+    ruled = digits.copy()
+    ruled[60::50] = 1
+    ruled[61::50] = 1
+    left = without_lines(ruled, stroke_width(digits))
+    assert (left & ~digits & 1).sum() < 0.02 * digits.sum()
+    assert (digits & ~left & 1).sum() < 0.05 * digits.sum()
+
+
+def test_the_bar_of_a_digit_that_fills_its_picture_is_no_ruled_line():
+    seven = (cv2.resize(DIGITS[7], (112, 112)) > 128).astype(np.uint8)
+    ys, xs = np.flatnonzero(seven.any(1)), np.flatnonzero(seven.any(0))
+    tight = np.ascontiguousarray(seven[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1])
+    assert np.array_equal(without_lines(tight, stroke_width(tight)), tight)
+
+
+# An image like MNIST's
+
+
+def test_stroke_width_is_that_of_a_drawn_line():
+    mask = np.zeros((100, 300), np.uint8)
+    mask[40:52, 20:280] = 1
+    assert stroke_width(mask) == pytest.approx(12, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(300, 60), (60, 300), (200, 190)])
+def test_a_digit_is_fitted_into_20_pixels_and_its_mass_is_in_the_middle(shape: tuple[int, int]):
+    mask = np.zeros(shape, np.uint8)
+    cv2.ellipse(mask, (shape[1] // 2, shape[0] // 2), (shape[1] // 2 - 12, shape[0] // 2 - 12), 0, 0, 300, (1,), 12)
+    image = mnist_image(mask.astype(np.float32), mask)
+    assert image.shape == (SIDE, SIDE) and image.dtype == np.uint8
+    ys, xs = np.nonzero(image > 30)
+    assert max(np.ptp(ys), np.ptp(xs)) + 1 in (BOX - 1, BOX)
+    weights = image / image.sum()
+    assert (weights.sum(1) @ np.arange(SIDE), weights.sum(0) @ np.arange(SIDE)) == pytest.approx((14, 14), abs=0.6)
+
+
+def test_a_thin_pen_is_made_as_wide_as_mnists():
+    mask = np.zeros((400, 400), np.uint8)
+    cv2.circle(mask, (200, 200), 180, (1,), 3)
+    assert (mnist_image(mask.astype(np.float32), mask) > 100).sum() > 60  # a ring of 2 pixels; unchanged it would be 0
+
+
+def test_mnists_own_images_come_out_as_they_went_in():
+    differences = []
+    for digit in DIGITS[:50]:
+        ((found, *_),) = [answer for answer in find_digits(digit) if answer][:1]
+        differences.append(np.abs(found.image.astype(float) - digit).mean())
+    assert np.mean(differences) < 12  # grey levels of 255; a shift by one pixel makes 30
+
+
+# Digits in reading order
+
+
+def test_rows_are_read_from_above_and_each_from_left_to_right(reader: Reader):
+    assert text(reader.read(page("1234", "567", "890"))) == "1234/567/890"
+
+
+def test_a_box_is_in_the_pictures_own_pixels(reader: Reader):
+    picture = np.full((3000, 4000), 255, np.uint8)
+    picture[1000:1560, 2000:2560] = 255 - cv2.resize(DIGITS[6], (560, 560))
+    (digit,) = reader.read(picture)
+    inked = np.argwhere(picture < 128)
+    (top, left), (bottom, right) = inked.min(0), inked.max(0) + 1
+    assert digit.value == 6
+    assert digit.box == pytest.approx((left, top, right, bottom), abs=12)
+
+
+def test_small_writing_on_a_large_page_is_looked_at_closer(reader: Reader):
+    picture = np.full((3000, 4000), 250, np.uint8)
+    small = page("2468", size=90, step=100)
+    picture[200 : 200 + small.shape[0], 300 : 300 + small.shape[1]] = np.minimum(small, 250)
+    assert text(reader.read(picture)) == "2468"
+
+
+def test_digits_that_touch_are_parted(reader: Reader):
+    assert text(reader.read(page("300", step=92, thick=5))) == "300"
+
+
+def test_a_digit_with_a_small_break_stays_one(reader: Reader):
+    picture = page("0")
+    column = picture.shape[1] // 2
+    picture[:, column - 2 : column + 3] = 255
+    assert text(reader.read(picture)) == "0"
+
+
+def test_specks_and_a_frame_are_no_digits(reader: Reader):
+    picture = page("57")
+    picture[:6], picture[-6:], picture[:, :6], picture[:, -6:] = 0, 0, 0, 0
+    for y, x in ((30, 200), (230, 60), (225, 300)):
+        picture[y : y + 5, x : x + 5] = 0
+    assert text(reader.read(picture)) == "57"
+
+
+# Blank
+
+
+@pytest.mark.parametrize("size", [28, 100, 700])
+@pytest.mark.parametrize("kind", ["white", "black", "gradient", "noise", "grain", "half", "vignette"])
+def test_what_holds_no_digit_is_not_guessed(reader: Reader, kind: str, size: int):
+    ramp = np.linspace(0, 1, size)
+    picture = {
+        "white": np.full((size, size), 255.0),
+        "black": np.zeros((size, size)),
+        "gradient": 60 + 150 * (ramp[None] + ramp[:, None]) / 2,
+        "noise": np.random.default_rng(1).uniform(0, 255, (size, size)),
+        "grain": np.random.default_rng(1).normal(200, 10, (size, size)),
+        "half": np.where(ramp < 0.4, 90.0, 240.0)[None].repeat(size, 0),
+        "vignette": 230 - 200 * np.hypot(ramp[None] - 0.5, ramp[:, None] - 0.5),
+    }[kind]
+    assert reader.read(picture.clip(0, 255).astype(np.uint8)) == []
+
+
+# The reader
+
+
+def test_probabilities_add_up_to_1_and_the_value_is_the_most_probable(reader: Reader):
+    for digit in reader.read(page("3141592")):
+        assert sum(digit.probabilities) == pytest.approx(1, abs=1e-5)
+        assert digit.confidence == max(digit.probabilities) == digit.probabilities[digit.value]
+
+
+def test_mnists_own_images_are_read_as_the_network_reads_them(reader: Reader):
+    images = DIGITS[:200]
+    with torch.inference_mode():
+        alone = reader.network(torch.from_numpy(images).unsqueeze(1).float() / 255).argmax(1).tolist()
+    read = [[digit.value for digit in digits] for digits in reader.read_many(list(images))]
+    assert sum(a != [b] for a, b in zip(read, alone, strict=True)) <= 4
+
+
+def test_many_pictures_come_in_their_order_and_a_bad_one_stops_nothing(reader: Reader, tmp_path):
+    results = list(reader.read_many([page("1"), tmp_path / "none.png", page("2"), np.zeros((5, 5, 5)), page("3")]))
+    assert [text(result) for result in results[::2]] == ["1", "2", "3"]
+    assert all(isinstance(result, DigitsError) for result in results[1::2])
+
+
+def test_reading_one_by_one_and_many_at_once_gives_the_same(reader: Reader):
+    pictures = [page(row) for row in ("12", "345", "6", "7890")]
+    for one, many in zip(map(reader.read, pictures), reader.read_many(pictures), strict=True):
+        assert [(d.value, d.box, d.row) for d in one] == [(d.value, d.box, d.row) for d in many]
