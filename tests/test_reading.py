@@ -184,6 +184,11 @@ def test_what_holds_no_digit_is_not_guessed(reader: Reader, kind: str, size: int
     assert reader.read(picture.clip(0, 255).astype(np.uint8)) == []
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1), (2, 3), (5, 700)])
+def test_pictures_too_narrow_for_a_digit_have_none(reader: Reader, shape: tuple[int, int]):
+    assert reader.read(np.random.default_rng(0).integers(0, 256, shape, np.uint8)) == []
+
+
 # The reader
 
 

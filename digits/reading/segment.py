@@ -17,7 +17,7 @@ TINY = 3  # pictures that are enlarged so many times hold no ruled lines
 SPECK = 0.33  # of the usual digit's height: what is smaller, both ways, is no digit
 STROKES = 0.45  # of a digit's longer side: a stroke that is wider is a blot
 SHARP = 0.45  # how far ink turns to paper, at the rim of a stroke, in a length of the stroke's width; less is a shadow
-MANY = 600  # pieces of ink: more of them are a texture, not writing
+MANY = 300  # pieces of ink: more of them are a texture, not writing
 WIDE = 1.0  # width by height: what is wider may be several digits that touch
 
 
@@ -161,18 +161,19 @@ def _usual_height(parts: list[Part]) -> float:
 
 def _join(parts: list[Part], usual: float, stroke: float) -> list[Part]:
     """Pieces of one digit put together: a 5's bar, a broken 0."""
-    parts = sorted(parts, key=lambda part: -part.area)
-    joined: list[Part] = []
-    for part in parts:
-        for other in joined:
-            if _belongs(other.box, part.box, usual, stroke):
-                other.labels += part.labels
-                other.box = other.box.around(part.box)
-                other.area += part.area
-                break
-        else:
-            joined.append(part)
-    return joined if len(joined) == len(parts) else _join(joined, usual, stroke)
+    before = 0
+    while len(parts) != before:  # what was joined may reach further pieces
+        before, waiting, parts = len(parts), sorted(parts, key=lambda part: -part.area), []
+        for part in waiting:
+            for other in parts:
+                if _belongs(other.box, part.box, usual, stroke):
+                    other.labels += part.labels
+                    other.box = other.box.around(part.box)
+                    other.area += part.area
+                    break
+            else:
+                parts.append(part)
+    return parts
 
 
 def _belongs(a: Box, b: Box, usual: float, stroke: float) -> bool:
