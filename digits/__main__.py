@@ -216,8 +216,11 @@ def run() -> None:
 
     After `digits predict` at once: to be taken down, torch's libraries would be read into another 130 MB of memory.
     """
+    predicting = sys.argv[1:2] == ["predict"]
+    if predicting:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # while the network reads, others search the next pictures
     status = main()
-    if sys.argv[1:2] == ["predict"]:
+    if predicting:
         with contextlib.suppress(OSError):  # a pipe that was closed
             sys.stdout.flush()
             sys.stderr.flush()
