@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from digits.errors import DigitsError
 from digits.reading.picture import SUFFIXES, PictureLike, whole_stream
-from digits.reading.reader import Digit, Reader
+from digits.reading.reader import Digit, Reader, lines
 from digits.report.reading import DRAWN, alternatives, draw_reading
 from digits.report.tables import one_line
 
@@ -133,22 +133,19 @@ def as_csv(file: str, digits: Sequence[Digit]) -> str:
 
     Alternatives are written as 7:0.031 9:0.012.
     """
-    lines = io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     for digit in digits:
         others = " ".join(f"{value}:{p:.3f}" for value, p in alternatives(digit))
         fields = [file, digit.row, digit.value, f"{digit.confidence:.6f}", *digit.box, others]
         writer.writerow(fields + [f"{p:.6f}" for p in digit.probabilities])
     if not digits:
         writer.writerow([file] + [""] * (len(FIELDS + PROBABILITIES) - 1))
-    return lines.getvalue().rstrip("\n")
+    return text.getvalue().rstrip("\n")
 
 
 def _values(digits: Sequence[Digit]) -> str:
-    rows: dict[int, str] = {}
-    for digit in digits:
-        rows[digit.row] = rows.get(digit.row, "") + str(digit.value)
-    return "/".join(rows.values())
+    return "/".join(lines(digits))
 
 
 def _files_of(path: str) -> list[str]:

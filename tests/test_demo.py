@@ -335,7 +335,7 @@ def test_a_port_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]):
 def test_without_gradio_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert main(["demo"]) == 1
-    assert capsys.readouterr().err.endswith("pip install 'deepdigits[demo]'\n")
+    assert capsys.readouterr().err.endswith("pip install -e '.[demo]'\n")
 
 
 def test_gradio_is_imported_only_to_serve():

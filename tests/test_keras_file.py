@@ -337,4 +337,4 @@ def test_a_missing_h5py_is_one_line(
     monkeypatch.setitem(sys.modules, "h5py", None)  # import raises ImportError
     paths = {"FILE": str(tmp_path / "model.keras"), "FOLDER": str(tmp_path / "model")}
     assert main([paths.get(argument, argument) for argument in arguments]) == 1
-    assert capsys.readouterr().err == "digits: files of Keras: h5py is not installed; pip install 'deepdigits[keras]'\n"
+    assert capsys.readouterr().err == "digits: files of Keras: h5py is not installed; pip install -e '.[keras]'\n"

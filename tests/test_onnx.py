@@ -112,7 +112,5 @@ def test_a_missing_package_is_one_line(
 ):
     monkeypatch.setitem(sys.modules, missing, None)  # import raises ImportError
     assert main(["export", str(tmp_path / "model.onnx"), "--format", "onnx"]) == 1
-    assert capsys.readouterr().err == (
-        f"digits: --format onnx: {missing} is not installed; pip install 'deepdigits[onnx]'\n"
-    )
+    assert capsys.readouterr().err == (f"digits: --format onnx: {missing} is not installed; pip install -e '.[onnx]'\n")
     assert not (tmp_path / "model.onnx").exists()

@@ -57,7 +57,7 @@ def test_heic_is_opened(tmp_path: Path):
 def test_heic_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)  # import raises ImportError
-    with pytest.raises(DigitsError, match=r"a\.heic: is HEIC: pillow-heif .* pip install 'deepdigits\[heic\]'"):
+    with pytest.raises(DigitsError, match=r"a\.heic: is HEIC: pillow-heif .* pip install -e '\.\[heic\]'"):
         gray_of(tmp_path / "a.heic")
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from digits.errors import ConfigError, DigitsError
-from digits.reading.reader import Digit, Reader
+from digits.reading.reader import Digit, Reader, lines
 
 MOST_BYTES = 20_000_000  # of a picture's file
 MOST_PIXELS = 16_000_000  # of a picture, with which, and torch, the server stays below 1 GB of memory
@@ -71,7 +71,7 @@ def serve(
             import gradio
             from starlette.middleware import Middleware
         except ImportError as error:
-            raise DigitsError("digits demo: Gradio is not installed; pip install 'deepdigits[demo]'") from error
+            raise DigitsError("digits demo: Gradio is not installed; pip install -e '.[demo]'") from error
         if port is not None:
             _check_free(host or "127.0.0.1", port)
         page = _page(gradio, Reader(model))
@@ -150,13 +150,10 @@ def read_url(reader: Reader, url: object) -> dict[str, object]:
         return {"message": str(error), "digits": "", "opened": False}
     if not found:
         return {"message": BLANK, "digits": "", "opened": True}
-    rows: dict[int, str] = {}
-    for digit in found:
-        rows[digit.row] = rows.get(digit.row, "") + str(digit.value)
     first = f", of the first {MOST_SHOWN}" if len(found) > MOST_SHOWN else ""
     head = f"<p>What the network saw, and how sure it is{first}:</p>"
     return {
-        "message": "\n".join(rows.values()),
+        "message": "\n".join(lines(found)),
         "digits": "".join([head, *map(_show, found[:MOST_SHOWN])]),
         "opened": True,
     }

@@ -52,7 +52,7 @@ def write_space(folder: Path, model: str | Path | None = None) -> None:
     try:
         gradio = version("gradio")
     except PackageNotFoundError as error:
-        raise DigitsError("digits demo: Gradio is not installed; pip install 'deepdigits[demo]'") from error
+        raise DigitsError("digits demo: Gradio is not installed; pip install -e '.[demo]'") from error
     load_model(model)  # before anything is written
     package = Path(digits.__file__).parent
     shutil.copytree(package, folder / "digits", ignore=shutil.ignore_patterns("__pycache__"))

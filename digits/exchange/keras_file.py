@@ -110,7 +110,7 @@ def _import_h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise DigitsError("files of Keras: h5py is not installed; pip install 'deepdigits[keras]'") from error
+        raise DigitsError("files of Keras: h5py is not installed; pip install -e '.[keras]'") from error
     return h5py
 
 

@@ -36,7 +36,7 @@ def save_onnx(path: Path, network: DeepDigits) -> None:
         import onnx
         import onnxscript  # noqa: F401  (torch's exporter is written in it)
     except ImportError as error:
-        raise DigitsError(f"--format onnx: {error.name} is not installed; pip install 'deepdigits[onnx]'") from error
+        raise DigitsError(f"--format onnx: {error.name} is not installed; pip install -e '.[onnx]'") from error
     program = torch.onnx.export(
         _FromPixels(network).eval(),
         (torch.zeros(2, 28, 28, dtype=torch.uint8),),  # of one image the exporter would make a constant

@@ -15,28 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from digits.errors import DigitsError
+from digits.reading.ink import Gray
 
 PictureLike: TypeAlias = "str | Path | BinaryIO | Image.Image | NDArray[Any]"
-Gray: TypeAlias = NDArray[np.uint8]
 
-SUFFIXES = frozenset(
-    [
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".heic",
-        ".heif",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    ]
-)
+SUFFIXES = frozenset([
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+    ".webp",
+])  # fmt: skip
 MOST_PIXELS = 100_000_000  # of what is decoded: 400 MB as RGB
 MOST_PIXELS_WHOLE = 50_000_000  # where the decoder keeps several copies; phones make HEIC of 48 million
 BIG = 20_000_000  # pixels, from which on pictures are decoded one at a time
@@ -162,7 +148,7 @@ def _opened(file: BinaryIO, head: bytes) -> Image.Image:
         try:
             import pillow_heif
         except ImportError as error:
-            raise DigitsError("is HEIC: pillow-heif is not installed; pip install 'deepdigits[heic]'") from error
+            raise DigitsError("is HEIC: pillow-heif is not installed; pip install -e '.[heic]'") from error
         pillow_heif.register_heif_opener()
         formats = ["HEIF"]
     with _quiet():

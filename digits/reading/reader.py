@@ -25,7 +25,7 @@ from digits.reading.segment import Box, Found, find_digits
 GUESS = 0.5  # confidence below which ink is rather no digit
 BATCH = 64  # pictures that are opened before their digits are classified together
 CERTAIN = 0.99  # confidence from which on one look is enough
-MARGINS = (3, 6)  # pixels on either side: many people write narrower digits than MNIST's writers, or wider
+MARGINS = (3, 6)  # pixels on either side that are left free where a digit is also read narrower
 TOO_WIDE, WIDEST = 3.0, 1.5  # log-probability that a digit loses for each height that it is wider than the second
 SMALL = 40  # pixels: the height of digits below which the picture is looked at again, twice as large
 LONGEST = 1000  # pixels on the longer side of the picture that is looked at
@@ -121,13 +121,16 @@ class Reader:
         """
         waiting, size = iter(pictures), os.cpu_count() or 1
         with ThreadPoolExecutor(size) as pool:
-            ahead = pool.map(self._attempt, list(itertools.islice(waiting, size)))
-            while results := list(ahead):
-                size = min(2 * size, BATCH)  # the first answers come soon
-                ahead = pool.map(self._attempt, list(itertools.islice(waiting, size)))  # while these are classified
-                digits = self._classified([result for result in results if not isinstance(result, DigitsError)])
-                for result in results:
-                    yield result if isinstance(result, DigitsError) else next(digits)
+            try:
+                ahead = pool.map(self._attempt, list(itertools.islice(waiting, size)))
+                while results := list(ahead):
+                    size = min(2 * size, BATCH)  # the first answers come soon
+                    ahead = pool.map(self._attempt, list(itertools.islice(waiting, size)))  # while these are classified
+                    digits = self._classified([result for result in results if not isinstance(result, DigitsError)])
+                    for result in results:
+                        yield result if isinstance(result, DigitsError) else next(digits)
+            finally:
+                pool.shutdown(cancel_futures=True)  # who wants no more does not wait for pictures that are left
 
     def _attempt(self, picture: PictureLike) -> tuple[list[list[Found]], float] | DigitsError:
         try:
@@ -136,11 +139,17 @@ class Reader:
             return error
 
 
+def lines(digits: Iterable[Digit]) -> list[str]:
+    """The values of ``digits``, which are in reading order, a string for each row."""
+    return ["".join(str(digit.value) for digit in row) for _, row in itertools.groupby(digits, key=lambda d: d.row)]
+
+
 def _most_probable(whole: Digit, between: dict[tuple[int, int], Digit]) -> list[Digit]:
     """``whole``, or where they are more probable the digits that it is cut into, by their places (first cut, last)."""
-    wide = (whole.box.right - whole.box.left) / (whole.box.bottom - whole.box.top)
+    if not between:
+        return [whole]
     best: dict[int, tuple[float, list[Digit]]] = {0: (0.0, [])}  # up to each cut: log-probability, digits
-    end = max((last for _, last in between), default=0)
+    end = max(last for _, last in between)
     for last in range(1, end + 1):
         ways = [
             (best[first][0] + math.log(digit.confidence), [*best[first][1], digit])
@@ -149,8 +158,8 @@ def _most_probable(whole: Digit, between: dict[tuple[int, int], Digit]) -> list[
         ]
         if ways:
             best[last] = max(ways, key=lambda way: way[0])
-    alone = math.log(whole.confidence) - TOO_WIDE * max(wide - WIDEST, 0)
-    return best[end][1] if end in best and best[end][0] > alone and end else [whole]
+    alone = math.log(whole.confidence) - TOO_WIDE * max(whole.box.width / whole.box.height - WIDEST, 0)
+    return best[end][1] if end in best and best[end][0] > alone else [whole]
 
 
 def _legible(digits: list[Digit]) -> list[Digit]:
