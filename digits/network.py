@@ -211,3 +211,10 @@ class DeepDigits(
 def to_input(images: Tensor) -> Tensor:
     """uint8 pixels (N, 28, 28), 255 = ink, to what the network takes: float32 (N, 1, 28, 28) in [0, 1]."""
     return images.unsqueeze(1).float() / 255
+
+
+def native_bfloat16(accelerator: str) -> bool:
+    """Whether "cpu" or a GPU computes in bfloat16 itself; where that is emulated it takes many times float32's time."""
+    if accelerator == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)

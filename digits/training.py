@@ -26,6 +26,7 @@ from digits.config import Config, RecipeConfig
 from digits.data.module import DigitDataModule
 from digits.errors import ConfigError, DigitsError
 from digits.exchange.model_folder import save_model
+from digits.network import native_bfloat16
 from digits.report import plots, tables
 from digits.scoring import calibrated, score
 
@@ -185,14 +186,8 @@ def place(config: Config) -> dict[str, Any]:
     if accelerator == "mps" and not torch.backends.mps.is_available():
         raise DigitsError("trainer.accelerator=mps: this is no Mac with Metal; use trainer.accelerator=cpu")
     if precision == "auto":
-        precision = "bf16-mixed" if _native_bfloat16(accelerator) else "32-true"
+        precision = "bf16-mixed" if native_bfloat16(accelerator) else "32-true"
     return {"accelerator": accelerator, "devices": 1 if devices == "auto" else devices, "precision": precision}
-
-
-def _native_bfloat16(accelerator: str) -> bool:
-    if accelerator == "cpu":  # without these instructions bfloat16 is emulated, many times slower than float32
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _checkpoints(folder: Path, monitor: bool) -> list[L.Callback]:
