@@ -60,6 +60,15 @@ def test_a_shadow_over_half_the_page_is_not_ink():
     assert (mask != without).mean() < 0.01
 
 
+def test_ink_on_the_edge_of_a_small_tight_picture_is_as_inky_as_the_rest():
+    picture = np.full((16, 16), 255, np.uint8)
+    picture[:, :3] = picture[6:9] = picture[-3:, :10] = 0
+    enlarged = cv2.resize(picture, (112, 112), interpolation=cv2.INTER_CUBIC)
+    ink, mask = find_ink(enlarged, light_on_dark=False)
+    assert (mask[5:-5, :18] == 1).all()
+    assert ink[5:-5, :18].min() > 0.9
+
+
 def test_noise_level_is_that_of_the_grain_and_not_of_the_digits():
     picture = page("3456") * 0.6 + 60
     grainy = (picture + RANDOM.normal(0, 6, picture.shape)).clip(0, 255).astype(np.uint8)
@@ -144,6 +153,22 @@ def test_small_writing_on_a_large_page_is_looked_at_closer(reader: Reader):
     small = page("2468", size=90, step=100)
     picture[200 : 200 + small.shape[0], 300 : 300 + small.shape[1]] = np.minimum(small, 250)
     assert text(reader.read(picture)) == "2468"
+
+
+def test_digits_that_fill_a_tiny_square_of_black_and_white_are_read(reader: Reader):
+    right = 0
+    for label in range(200):
+        ys, xs = np.nonzero(DIGITS[label] > 100)
+        tight = DIGITS[label][ys.min() : ys.max() + 1, xs.min() : xs.max() + 1]
+        square = np.where(cv2.resize(tight, (16, 16), interpolation=cv2.INTER_AREA) > 90, 255, 0).astype(np.uint8)
+        right += text(reader.read(square)) == str(label % 10)
+    assert right >= 180  # a 1 becomes a block
+
+
+def test_a_tight_picture_of_a_1_is_not_taken_for_a_shadow(reader: Reader):
+    picture = np.zeros((16, 16), np.uint8)
+    picture[:, 6:10] = 255
+    assert text(reader.read(picture)) == "1"
 
 
 def test_digits_that_touch_are_parted(reader: Reader):

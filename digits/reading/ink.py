@@ -13,6 +13,8 @@ Mask: TypeAlias = NDArray[Any]  # uint8 (H, W), 0 or 1
 
 PAPER_SIZE = 96  # pixels on the longer side of the small picture in which the paper's brightness is looked up
 POLARITY_SIZE = 200  # the same for telling ink from paper
+RIM = 9  # pixels: around ink, where the paper of a small picture is not looked at to see whether it is even
+SMALL = 160  # pixels on the longer side: in such pictures the soft rims are a good part of the paper
 LEAST_CONTRAST = 0.08  # of ink against the paper beside it; less is dirt, shadow or noise
 EVEN = 0.05  # of the contrast: how much the paper's brightness may vary where one brightness serves for all of it
 ABOVE_NOISE = 8.0  # times the grain's standard deviation: how far ink is from paper at least
@@ -30,9 +32,9 @@ def noise_level(gray: Gray) -> float:
     """
     if min(gray.shape) < 3:
         return 0.0
-    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    differences = np.abs(cv2.filter2D(gray.astype(np.float32), -1, kernel))[1:-1, 1:-1]
-    return _quantile(differences, 0.25) / 0.3186 / 6
+    kernel = np.array([1, -2, 1], np.float32)
+    differences = cv2.sepFilter2D(gray, cv2.CV_16S, kernel, kernel)[1:-1, 1:-1]
+    return quantile(np.abs(differences), 0.25) / 0.3186 / 6
 
 
 def find_ink(gray: Gray, light_on_dark: bool, noise: float = 0.0) -> tuple[Ink, Mask]:
@@ -43,21 +45,23 @@ def find_ink(gray: Gray, light_on_dark: bool, noise: float = 0.0) -> tuple[Ink, 
         light_on_dark: whether the ink is lighter than the paper.
         noise: what :func:`noise_level` says; what stands out no more than it does is paper.
     """
-    picture: Ink = gray.astype(np.float32) / 255
-    if light_on_dark:
-        picture = 1 - picture
+    picture: Ink = (~gray if light_on_dark else gray) / np.float32(255)
     size = max(gray.shape)
     if size > 200:  # grain of paper and camera
         picture = cv2.GaussianBlur(picture, (0, 0), size / 1200)
     paper = _paper(picture)
-    darkness = np.clip((paper - picture) / np.maximum(paper, 0.15), 0, 1)
+    darkness = paper - picture
+    darkness /= np.maximum(paper, 0.15)  # in place, here and below: new memory for a big picture is slow
+    np.clip(darkness, 0, 1, out=darkness)
     levels = _levels(darkness)
     if levels is None or levels[1] - levels[0] < ABOVE_NOISE * noise / 255:
         return np.zeros_like(darkness), np.zeros(gray.shape, np.uint8)
     light, dark = levels
     mask = _connected_to(darkness > light + SURE * (dark - light), darkness > light + FAINT * (dark - light))
-    full = _quantile(darkness[mask > 0], CERTAIN_INK) if mask.any() else 1.0
-    return np.clip((darkness - light) / (full - light), 0, 1), mask
+    full = quantile(darkness[mask.view(np.bool_)], CERTAIN_INK)
+    darkness -= light
+    darkness /= full - light
+    return np.clip(darkness, 0, 1, out=darkness), mask
 
 
 def polarities(gray: Gray) -> list[bool]:
@@ -67,11 +71,10 @@ def polarities(gray: Gray) -> list[bool]:
     about as frequent, as in tight crops, the border is rather paper.
     """
     picture = cv2.resize(gray, _scaled(gray, min(POLARITY_SIZE / max(gray.shape), 1)), interpolation=cv2.INTER_AREA)
-    picture = picture.astype(np.float32)
     reach = max(picture.shape) // 3 | 1
-    detail = picture - cv2.blur(picture, (reach, reach), borderType=cv2.BORDER_REPLICATE)
-    spread = float(np.square(detail).mean())
-    skew = float((detail * detail * detail).mean()) / max(spread, 1e-6) ** 1.5
+    detail = picture - cv2.boxFilter(picture, cv2.CV_32F, (reach, reach), borderType=cv2.BORDER_REPLICATE)
+    squares = detail * detail
+    skew = float((squares * detail).mean()) / max(float(squares.mean()), 1e-6) ** 1.5
     if abs(skew) > CLEAR_SKEW:
         return [skew > 0]
     threshold, _ = cv2.threshold(gray, 0, 255, cv2.THRESH_OTSU)
@@ -83,7 +86,7 @@ def polarities(gray: Gray) -> list[bool]:
     return [share < 0.5] if abs(share - 0.5) > UNCLEAR else [share < 0.5, share >= 0.5]
 
 
-def _quantile(values: NDArray[Any], q: float) -> float:
+def quantile(values: NDArray[Any], q: float) -> float:
     """The ``q``-th quantile of ``values``, from some 10,000 of them, evenly spread."""
     some = values.ravel()[:: max(values.size // 10_000, 1)]
     middle = int(q * (some.size - 1))
@@ -97,15 +100,20 @@ def _scaled(picture: NDArray[Any], scale: float) -> tuple[int, int]:
 
 
 def _paper(picture: Ink) -> Ink:
-    """The brightness of the paper at each pixel: where light is uneven, that of the lightest places near by."""
+    """The brightness of the paper: one for all, (1, 1), or, where light is uneven, the lightest near each pixel."""
     levels = (picture * 255).astype(np.uint8)
     threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
     light = levels > threshold
-    if light.any() and not light.all():
-        bright = _quantile(picture[light], 0.5)
+    clean = light
+    if max(picture.shape) <= SMALL:
+        clean = cv2.erode(light.view(np.uint8), np.ones((RIM, RIM), np.uint8)).view(np.bool_)
+    if clean.any() and not light.all():
+        lightest = picture[clean]
+        bright = quantile(lightest, 0.5)
         contrast = bright - float(picture[~light].mean())
-        if float(np.abs(picture[light] - bright).mean()) < EVEN * contrast:
-            return np.full_like(picture, bright)
+        lightest -= bright
+        if float(np.abs(lightest, out=lightest).mean()) < EVEN * contrast:
+            return np.full((1, 1), bright, np.float32)
     scale = min(PAPER_SIZE / max(picture.shape), 1)
     small = cv2.resize(picture, _scaled(picture, scale), interpolation=cv2.INTER_AREA)
     reach = max(round(max(small.shape) * 0.25) | 1, 3)
@@ -123,11 +131,11 @@ def _levels(darkness: Ink) -> tuple[float, float] | None:
     """
     levels = (darkness * 255).astype(np.uint8)
     steps = cv2.morphologyEx(levels, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    noise = _quantile(steps, 0.5)
+    noise = quantile(steps, 0.5)
     strong, _ = cv2.threshold(steps, 0, 255, cv2.THRESH_OTSU)
-    edges = (steps > max(strong, 2 * noise)).astype(np.uint8)
-    near = cv2.dilate(edges, np.ones((3, 3), np.uint8)) > 0
-    values = levels[near]
+    edges = (steps > int(max(strong, 2 * noise))).view(np.uint8)
+    near = cv2.dilate(edges, np.ones((3, 3), np.uint8))
+    values = levels[near.view(np.bool_)]
     if not len(values):
         return None
     threshold, _ = cv2.threshold(values.reshape(-1, 1), 0, 255, cv2.THRESH_OTSU)
@@ -139,9 +147,8 @@ def _levels(darkness: Ink) -> tuple[float, float] | None:
 
 
 def _connected_to(sure: NDArray[np.bool_], faint: NDArray[np.bool_]) -> Mask:
-    """The connected regions of ``faint`` in which some pixel is ``sure``."""
-    count, labels = cv2.connectedComponents(faint.astype(np.uint8), connectivity=8)
+    """The connected regions of ``faint`` in which some pixel is ``sure``; what is sure is also faint."""
+    count, labels = cv2.connectedComponents(faint.view(np.uint8), connectivity=8)
     wanted = np.zeros(count, np.uint8)
-    wanted[labels[sure & faint]] = 1
-    wanted[0] = 0
+    wanted[labels[sure]] = 1
     return wanted[labels]

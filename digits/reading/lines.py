@@ -1,5 +1,7 @@
 """Ruled lines, squared paper and frames, taken out of a mask of ink."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -7,6 +9,7 @@ from digits.reading.ink import Mask
 
 SPAN, COVER = 0.95, 0.6  # of the picture: how far a ruled line reaches, and how much of it is seen, at least
 SEEN = 384  # pixels: the width at which lines are looked for
+MOST = 300  # lines that are looked at, those with the most ink; a texture may hold thousands
 STEEPEST = 0.15  # how much a line may rise or fall over its length
 SLENDER_ACROSS, SLENDER_DOWN = 25, 40  # times as long as thick, at least: the bar of a 7 is not, nor is a 1
 
@@ -20,7 +23,7 @@ def without_lines(mask: Mask, stroke: float) -> Mask:
     """
     thick = max(round(1.2 * stroke), 2)
     mask = _without_rows(mask, thick, SLENDER_ACROSS)
-    return np.ascontiguousarray(_without_rows(np.ascontiguousarray(mask.T), thick, SLENDER_DOWN).T)
+    return cv2.transpose(_without_rows(cv2.transpose(mask), thick, SLENDER_DOWN))
 
 
 def _without_rows(mask: Mask, thick: int, slender: int) -> Mask:
@@ -28,32 +31,34 @@ def _without_rows(mask: Mask, thick: int, slender: int) -> Mask:
     if width < slender * 2:
         return mask
     tall: Mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((thick + 1, 1), np.uint8))
-    flat = mask & ~tall & 1
-    if flat.any(0).mean() < COVER:
+    flat = cv2.subtract(mask, tall)
+    if flat.max(0).mean() < COVER:
         return mask
     scale = max(width / SEEN, 1)
     size = (round(width / scale), max(round(height / scale), 1))
-    small = (cv2.resize(flat.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
-    least = {"minLineLength": size[0] / 2, "maxLineGap": size[0] / 4}
-    segments = cv2.HoughLinesP(small, 1, np.pi / 720, size[0] // 3, **least)
+    small = cv2.resize(flat * 255, size, interpolation=cv2.INTER_AREA)
+    step, level = math.pi / 720, math.pi / 2
+    steepest = step * round(math.atan(STEEPEST) / step)  # in whole steps, so that level lines are tried too
+    found = cv2.HoughLines(small, 1, step, size[0] // 3, min_theta=level - steepest, max_theta=level + steepest)
+    # how much ink there is around each pixel, as far up and down as a line is thick
+    near = cv2.boxFilter(flat, cv2.CV_32F, (1, 2 * thick + 1), normalize=False, borderType=cv2.BORDER_CONSTANT)
     lines = np.zeros_like(mask)
     columns, thickest = np.arange(width), 0
-    for x1, y1, x2, y2 in [] if segments is None else segments.reshape(-1, 4) * scale:
-        if abs(y2 - y1) > STEEPEST * abs(x2 - x1):
+    for distance, angle in [] if found is None else found[:MOST, 0].tolist():
+        ys = (distance * scale - columns * math.cos(angle)) / math.sin(angle)
+        inside = near[ys.round().astype(int).clip(0, height - 1), columns]
+        covered = np.flatnonzero(inside)
+        if len(covered) <= COVER * width or covered[-1] - covered[0] <= SPAN * width:
             continue
-        band = np.zeros_like(mask)
-        slope = (y2 - y1) / (x2 - x1)
-        left, right = (0, round(y1 - slope * x1)), (width - 1, round(y1 + slope * (width - 1 - x1)))
-        cv2.line(band, left, right, (1,), thickness=2 * thick)
-        inside = band & flat
-        covered = columns[inside.any(0)]
-        thickness = inside.sum() / max(len(covered), 1)
-        if len(covered) > COVER * width and np.ptp(covered) > SPAN * width and width > slender * thickness:
-            cv2.line(lines, left, right, (1,), thickness=round(2 * thickness + 2 * scale) + 1)
+        thickness = float(inside.sum()) / len(covered)
+        if width > slender * thickness:
+            ends = (0, round(ys[0])), (width - 1, round(ys[-1]))
+            cv2.line(lines, *ends, (1,), thickness=round(2 * thickness + 2 * scale) + 1)
+            cv2.line(near, *ends, (0,), thickness=2 * thick + 1)  # or its neighbours would be found as well
             thickest = max(thickest, round(thickness))
-    if not lines.any():
+    if not thickest:
         return mask
-    rest = mask & ~(lines & flat) & 1
+    rest = mask - (lines & flat)
     # what crossed a line is joined again over the line's thickness
     across = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((thickest + 3, 1), np.uint8))
     return rest | (across & lines)
