@@ -16,9 +16,11 @@ from digits.reading.mnist_image import mnist_image, padded, stroke_width
 SMALL = 112  # pixels: a picture whose longer side is shorter is enlarged
 TINY = 3  # pictures that are enlarged so many times hold no ruled lines
 SPECK = 0.33  # of the usual digit's height: what is smaller, both ways, is no digit
-STROKES = 0.45  # of a digit's longer side: a stroke that is wider is a blot
+STROKES = 0.55  # of a digit's longer side: a stroke that is wider is a blot
+FILLED = 0.85  # of the picture's height and width: a digit that was cut out tightly has more
 SHARP = 0.45  # how far ink turns to paper, at the rim of a stroke, in a length of the stroke's width; less is a shadow
 MANY = 300  # pieces of ink: more of them are a texture, not writing
+PIECES = 20  # of ink for each digit, and 10 besides: where there are more, what looks like digits is texture too
 WIDE = 1.0  # width by height: what is wider may be several digits that touch
 
 
@@ -103,7 +105,7 @@ def _digits_of(ink: Ink, mask: Mask, stroke: float) -> list[Found]:
     """What may be digits, where ``ink`` says how inky each pixel is and ``mask`` which of them are ink."""
     labels, parts = _connected(mask, stroke)
     inside = [part for part in parts if not _is_edge_of_page(part, labels)]
-    parts = inside or [part for part in parts if (part.box.height, part.box.width) == mask.shape]  # cut out tightly
+    parts = inside or [part for part in parts if _fills(part.box, mask)]  # cut out tightly
     if not 0 < len(parts) <= MANY:
         return []
     usual = _usual_height(parts)
@@ -119,7 +121,7 @@ def _digits_of(ink: Ink, mask: Mask, stroke: float) -> list[Found]:
             if box.width > WIDE * box.height and box.height > usual / 2:
                 digit.between = _between_cuts(cut, own, box, number)
             found.append(digit)
-    return found
+    return found if len(parts) <= 10 + PIECES * len(found) else []
 
 
 def _connected(mask: Mask, stroke: float) -> tuple[NDArray[Any], list[Part]]:
@@ -152,6 +154,10 @@ def _is_edge_of_page(part: Part, labels: NDArray[Any]) -> bool:
     solid = part.area > 0.7 * box.width * box.height and max(box.width / width, box.height / height) > 0.4
     through = box.top == 0 and box.bottom == height  # as a 1 that was cut out tightly
     return along or (solid and not through)
+
+
+def _fills(box: Box, picture: Mask) -> bool:
+    return box.height > FILLED * picture.shape[0] and box.width > FILLED * picture.shape[1]
 
 
 def _usual_height(parts: list[Part]) -> float:
