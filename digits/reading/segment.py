@@ -17,7 +17,7 @@ SMALL = 112  # pixels: a picture whose longer side is shorter is enlarged
 TINY = 3  # pictures that are enlarged so many times hold no ruled lines
 SPECK = 0.33  # of the usual digit's height: what is smaller, both ways, is no digit
 STROKES = 0.55  # of a digit's longer side: a stroke that is wider is a blot
-FILLED = 0.85  # of the picture's height and width: a digit that was cut out tightly has more
+FILLED = 0.85  # of a small picture's height and width: a digit that was cut out tightly has more
 SHARP = 0.45  # how far ink turns to paper, at the rim of a stroke, in a length of the stroke's width; less is a shadow
 MANY = 300  # pieces of ink: more of them are a texture, not writing
 PIECES = 20  # of ink for each digit, and 10 besides: where there are more, what looks like digits is texture too
@@ -157,7 +157,9 @@ def _is_edge_of_page(part: Part, labels: NDArray[Any]) -> bool:
 
 
 def _fills(box: Box, picture: Mask) -> bool:
-    return box.height > FILLED * picture.shape[0] and box.width > FILLED * picture.shape[1]
+    """Whether ``box`` is the whole picture, or in one that was enlarged almost."""
+    share = FILLED if max(picture.shape) < 2 * SMALL else 1.0
+    return box.height >= share * picture.shape[0] and box.width >= share * picture.shape[1]
 
 
 def _usual_height(parts: list[Part]) -> float:
