@@ -66,7 +66,6 @@ class WarpConfig(_Section):
     shear: Share
     shift: float = Field(ge=0, le=14, description="pixels from 0 to 14")
     stroke: Share
-    stretch: Share
 
 
 class RecipeConfig(_Section):
@@ -81,7 +80,7 @@ class RecipeConfig(_Section):
     min_steps: int = Field(ge=0, description="a whole number from 0")
     label_smoothing: Share
     average_decay: Share
-    warp: WarpConfig | None = Field(description="null, or degrees, scale, shear, shift, stroke and stretch")
+    warp: WarpConfig | None = Field(description="null, or degrees, scale, shear, shift and stroke")
 
 
 class TrainerConfig(_Section):

@@ -1,14 +1,10 @@
-"""Random affine warps of a batch of images, digits that are stretched sideways, and strokes of random width."""
+"""Random affine warps of a batch of images, and random widths of their strokes."""
 
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-BOX = 20  # pixels: the side of the square that MNIST's digits are fitted into
-WIDEST = 4.0  # times: a 1 would become a block
-INKED = 0.3  # brightness from which on a column belongs to the digit
 
 
 def resample(images: Tensor, places: Tensor) -> Tensor:
@@ -52,15 +48,6 @@ def widened(images: Tensor) -> Tensor:
     return torch.maximum(F.max_pool2d(images, (1, 3), 1, (0, 1)), F.max_pool2d(images, (3, 1), 1, (1, 0)))
 
 
-def room_sideways(images: Tensor) -> Tensor:
-    """What each digit of (N, 1, H, W) can be stretched by until it is as wide as MNIST's box; 1 to ``WIDEST``, (N,)."""
-    inked = (images.amax((1, 2)) > INKED).to(images.dtype)  # (N, W)
-    column = torch.arange(inked.shape[1], dtype=images.dtype, device=images.device)
-    first = column[-1] - (inked * (column[-1] - column)).amax(1)
-    last = (inked * column).amax(1)
-    return (BOX / (last - first + 1)).clamp(1, WIDEST)
-
-
 class RandomWarp(nn.Module):
     """Rotate, scale, shear and shift each image of a batch and change its strokes' width, each by a random amount.
 
@@ -72,20 +59,15 @@ class RandomWarp(nn.Module):
         shear: x moves by up to ±shear times y.
         shift: each direction is shifted by up to ±shift pixels of 28.
         stroke: strokes get up to about ±stroke pixels wider on every side, at most 1.
-        stretch: the share of images that are stretched sideways too, by up to what :func:`room_sideways` says, the
-            factor's logarithm uniform.
     """
 
-    def __init__(
-        self, degrees: float, scale: float, shear: float, shift: float, stroke: float = 0.0, stretch: float = 0.0
-    ) -> None:
+    def __init__(self, degrees: float, scale: float, shear: float, shift: float, stroke: float = 0.0) -> None:
         super().__init__()
         self.degrees = degrees
         self.scale = scale
         self.shear = shear
         self.shift = shift
         self.stroke = stroke
-        self.stretch = stretch
 
     def forward(self, images: Tensor) -> Tensor:
         """Warp float images (N, 1, 28, 28)."""
@@ -95,9 +77,6 @@ class RandomWarp(nn.Module):
         draws = 2 * torch.rand(6, n, dtype=images.dtype, device=images.device) - 1
         angle = draws[0] * math.radians(self.degrees)
         wider, higher = 1 + self.scale * draws[1], 1 + self.scale * draws[2]
-        if self.stretch:
-            chosen, amount = torch.rand(2, n, dtype=images.dtype, device=images.device)
-            wider = wider * torch.where(chosen < self.stretch, room_sideways(images) ** amount, 1.0)
         shear = self.shear * draws[3]
         shift_x, shift_y = draws[4:] * (2 * self.shift / width)  # [-1, 1] spans all pixels
         cos, sin = angle.cos(), angle.sin()
