@@ -181,6 +181,12 @@ def test_digits_that_fill_a_tiny_square_of_black_and_white_are_read(reader: Read
     assert right >= 180  # a 1 becomes a block
 
 
+@pytest.mark.parametrize("index", [40, 50, 160, 170])
+def test_a_bold_digit_is_no_blot(reader: Reader, index: int):
+    bold = cv2.dilate(DIGITS[index], cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
+    assert text(reader.read(bold)) == "0"
+
+
 def test_a_tight_picture_of_a_1_is_not_taken_for_a_shadow(reader: Reader):
     picture = np.zeros((16, 16), np.uint8)
     picture[:, 6:10] = 255
@@ -223,6 +229,13 @@ def test_what_holds_no_digit_is_not_guessed(reader: Reader, kind: str, size: int
         "vignette": 230 - 200 * np.hypot(ramp[None] - 0.5, ramp[:, None] - 0.5),
     }[kind]
     assert reader.read(picture.clip(0, 255).astype(np.uint8)) == []
+
+
+@pytest.mark.parametrize("size", [200, 300])
+def test_a_texture_is_not_guessed_though_some_of_it_looks_like_a_digit(reader: Reader, size: int):
+    for seed in range(3):
+        noise = np.random.default_rng(seed).normal(150, 40, (size, size)).clip(0, 255)
+        assert reader.read(cv2.GaussianBlur(noise, (0, 0), 0.7).astype(np.uint8)) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1), (2, 3), (5, 700)])

@@ -14,11 +14,12 @@ from digits.reading.lines import without_lines
 from digits.reading.mnist_image import mnist_image, padded, stroke_width
 
 SMALL = 112  # pixels: a picture whose longer side is shorter is enlarged
-TINY = 3  # pictures that are enlarged so many times hold no ruled lines
+TINY = 3  # pictures that are enlarged so many times are cut out by a program and hold no ruled lines
 SPECK = 0.33  # of the usual digit's height: what is smaller, both ways, is no digit
 STROKES = 0.55  # of a digit's longer side: a stroke that is wider is a blot
-FILLED = 0.85  # of a small picture's height and width: a digit that was cut out tightly has more
+FILLED = 0.85  # of a tiny picture's height and width: a digit that was cut out tightly has more
 SHARP = 0.45  # how far ink turns to paper, at the rim of a stroke, in a length of the stroke's width; less is a shadow
+FINE = 0.15  # of a digit's longer side: strokes that are wider must be no less sharp than such
 MANY = 300  # pieces of ink: more of them are a texture, not writing
 PIECES = 20  # of ink for each digit, and 10 besides: where there are more, what looks like digits is texture too
 WIDE = 1.0  # width by height: what is wider may be several digits that touch
@@ -91,9 +92,10 @@ def find_digits(gray: Gray) -> list[list[Found]]:
     for light_on_dark in polarities(gray):
         ink, mask = find_ink(gray, light_on_dark, noise)
         stroke = stroke_width(mask)
-        if enlarged < TINY:
+        tiny = enlarged >= TINY
+        if not tiny:
             mask = without_lines(mask, stroke)
-        found = _digits_of(ink, mask, stroke)
+        found = _digits_of(ink, mask, stroke, tiny)
         for each in [part for digit in found for part in (digit, *digit.between.values())]:
             left, top, right, bottom = each.box
             each.box = Box(left // enlarged, top // enlarged, -(-right // enlarged), -(-bottom // enlarged))
@@ -101,11 +103,14 @@ def find_digits(gray: Gray) -> list[list[Found]]:
     return answers
 
 
-def _digits_of(ink: Ink, mask: Mask, stroke: float) -> list[Found]:
-    """What may be digits, where ``ink`` says how inky each pixel is and ``mask`` which of them are ink."""
+def _digits_of(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> list[Found]:
+    """What may be digits, where ``ink`` says how inky each pixel is and ``mask`` which of them are ink.
+
+    ``stroke`` is the usual width of strokes in pixels; ``tiny``: the picture was enlarged ``TINY`` times or more.
+    """
     labels, parts = _connected(mask, stroke)
     inside = [part for part in parts if not _is_edge_of_page(part, labels)]
-    parts = inside or [part for part in parts if _fills(part.box, mask)]  # cut out tightly
+    parts = inside or [part for part in parts if _fills(part.box, mask, tiny)]  # cut out tightly
     if not 0 < len(parts) <= MANY:
         return []
     usual = _usual_height(parts)
@@ -156,9 +161,9 @@ def _is_edge_of_page(part: Part, labels: NDArray[Any]) -> bool:
     return along or (solid and not through)
 
 
-def _fills(box: Box, picture: Mask) -> bool:
-    """Whether ``box`` is the whole picture, or in one that was enlarged almost."""
-    share = FILLED if max(picture.shape) < 2 * SMALL else 1.0
+def _fills(box: Box, picture: Mask, tiny: bool) -> bool:
+    """Whether ``box`` is the whole of ``picture``, or of a tiny one almost."""
+    share = FILLED if tiny else 1.0
     return box.height >= share * picture.shape[0] and box.width >= share * picture.shape[1]
 
 
@@ -210,7 +215,7 @@ def _is_digit_like(ink: Ink, own: Mask, usual: float) -> bool:
     own, cut = padded(own), padded(ink)
     slope = cv2.magnitude(cv2.Sobel(cut, cv2.CV_32F, 1, 0), cv2.Sobel(cut, cv2.CV_32F, 0, 1))
     rim = cv2.morphologyEx(own, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    return cv2.mean(slope, rim)[0] / 8 * stroke > SHARP
+    return cv2.mean(slope, rim)[0] / 8 * min(stroke, FINE * size) > SHARP
 
 
 def _between_cuts(ink: Ink, mask: Mask, box: Box, row: int) -> dict[tuple[int, int], Found]:
