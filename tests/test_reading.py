@@ -6,12 +6,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from digits import Reader
+from digits import Digit, Reader
 from digits.data.source import load_mnist5k
 from digits.errors import DigitsError
 from digits.reading.ink import find_ink, noise_level, polarities
 from digits.reading.lines import without_lines
 from digits.reading.mnist_image import BOX, SIDE, mnist_image, stroke_width
+from digits.reading.reader import lines
 from digits.reading.segment import find_digits
 
 DIGITS = load_mnist5k().test_images.numpy()  # in turn: 0, 1, ..., 9
@@ -55,9 +56,8 @@ def page(*rows: str, size: int = 140, step: int = 160, thick: int = 0) -> NDArra
     return paper.clip(0, 255).astype(np.uint8)
 
 
-def text(digits: list) -> str:
-    rows = sorted({digit.row for digit in digits})
-    return "/".join("".join(str(digit.value) for digit in digits if digit.row == row) for row in rows)
+def text(digits: list[Digit]) -> str:
+    return "/".join(lines(digits))
 
 
 # Ink and paper

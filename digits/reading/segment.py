@@ -88,11 +88,11 @@ def find_digits(gray: Gray) -> list[list[Found]]:
     enlarged = max(1, round(SMALL / max(gray.shape)))
     if enlarged > 1:
         gray = cv2.resize(gray, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC)
+    tiny = enlarged >= TINY
     answers = []
     for light_on_dark in polarities(gray):
         ink, mask = find_ink(gray, light_on_dark, noise)
         stroke = stroke_width(mask)
-        tiny = enlarged >= TINY
         if not tiny:
             mask = without_lines(mask, stroke)
         found = _digits_of(ink, mask, stroke, tiny)
