@@ -193,6 +193,14 @@ def test_a_tight_picture_of_a_1_is_not_taken_for_a_shadow(reader: Reader):
     assert text(reader.read(picture)) == "1"
 
 
+def test_grey_digits_that_were_cut_out_tightly_are_not_taken_for_noise(reader: Reader):
+    found = 0
+    for image in DIGITS[:200]:
+        ys, xs = np.nonzero(image > 60)
+        found += len(reader.read(image[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])) == 1
+    assert found >= 198
+
+
 def test_digits_that_touch_are_parted(reader: Reader):
     assert text(reader.read(page("300", step=92, thick=5))) == "300"
 
@@ -236,6 +244,15 @@ def test_a_texture_is_not_guessed_though_some_of_it_looks_like_a_digit(reader: R
     for seed in range(3):
         noise = np.random.default_rng(seed).normal(150, 40, (size, size)).clip(0, 255)
         assert reader.read(cv2.GaussianBlur(noise, (0, 0), 0.7).astype(np.uint8)) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "blur"), [(28, 1), (64, 3), (100, 6), (200, 2), (200, 10), (640, 1), (640, 8), (640, 30)]
+)
+def test_clouds_and_blurred_noise_are_not_guessed_as_they_have_no_paper(reader: Reader, size: int, blur: int):
+    for seed in range(3):
+        noise = cv2.GaussianBlur(np.random.default_rng(seed).random((size, size)), (0, 0), blur)
+        assert reader.read((noise - noise.min()) / np.ptp(noise)) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1), (2, 3), (5, 700)])

@@ -17,10 +17,14 @@ RIM = 9  # pixels: around ink, where the paper of a small picture is not looked 
 SMALL = 160  # pixels on the longer side: in such pictures the soft rims are a good part of the paper
 LEAST_CONTRAST = 0.08  # of ink against the paper beside it; less is dirt, shadow or noise
 EVEN = 0.05  # of the contrast: how much the paper's brightness may vary where one brightness serves for all of it
-ABOVE_NOISE = 8.0  # times the grain's standard deviation: how far ink is from paper at least
+ABOVE_NOISE = 1.0  # times the standard deviation of the grain: how far ink is from paper at least
 CLEAR_SKEW = 1.0  # of the grey levels; more says of itself which side is ink
 SURE, FAINT = 0.5, 0.3  # of the way from paper to ink: what is ink, and what is where it touches such
 UNCLEAR = 0.25  # of all pixels, and of the border's: how near to one half their bright share leaves the question open
+BESIDE = 3  # pixels: how far from the ink there is no more of its soft rim, and paper begins
+SAMPLED = 60  # pixels on the longer side that tell whether the paper is flat
+LEAST_PAPER = 0.05  # of the picture
+FLAT, MOST = 0.1, 0.5  # of the contrast: how far flat paper is from its usual brightness; of the paper: how much is so
 CERTAIN_INK = 0.85  # quantile of the ink pixels' darkness that counts as full ink
 
 
@@ -38,7 +42,7 @@ def noise_level(gray: Gray) -> float:
 
 
 def find_ink(gray: Gray, light_on_dark: bool, noise: float = 0.0) -> tuple[Ink, Mask]:
-    """How inky each pixel of ``gray`` is, and which of them are ink; none is where the picture is blank.
+    """How inky each pixel of ``gray`` is, and which of them are ink; none where the picture is blank, or no paper.
 
     Args:
         gray: the picture.
@@ -52,12 +56,17 @@ def find_ink(gray: Gray, light_on_dark: bool, noise: float = 0.0) -> tuple[Ink, 
     paper = _paper(picture)
     darkness = paper - picture
     darkness /= np.maximum(paper, 0.15)  # in place, here and below: new memory for a big picture is slow
+    step = -(-size // SAMPLED)
+    some = darkness[::step, ::step].copy()  # with what is lighter than paper
     np.clip(darkness, 0, 1, out=darkness)
     levels = _levels(darkness)
     if levels is None or levels[1] - levels[0] < ABOVE_NOISE * noise / 255:
         return np.zeros_like(darkness), np.zeros(gray.shape, np.uint8)
     light, dark = levels
     mask = _connected_to(darkness > light + SURE * (dark - light), darkness > light + FAINT * (dark - light))
+    beside = cv2.dilate(mask, np.ones((2 * BESIDE + 1,) * 2, np.uint8))[::step, ::step] == 0
+    if np.count_nonzero(beside) < LEAST_PAPER * beside.size or not _is_flat(some[beside], dark - light):
+        return np.zeros_like(darkness), np.zeros(gray.shape, np.uint8)
     full = quantile(darkness[mask.view(np.bool_)], CERTAIN_INK)
     darkness -= light
     darkness /= full - light
@@ -88,7 +97,7 @@ def polarities(gray: Gray) -> list[bool]:
 
 def quantile(values: NDArray[Any], q: float) -> float:
     """The ``q``-th quantile of ``values``, from some 10,000 of them, evenly spread."""
-    some = values.ravel()[:: max(values.size // 10_000, 1)]
+    some = values.ravel()[:: max(values.size // 60, 1)]
     middle = int(q * (some.size - 1))
     return float(np.partition(some, middle)[middle])
 
@@ -144,6 +153,12 @@ def _levels(darkness: Ink) -> tuple[float, float] | None:
         return None
     paper, ink = float(light.mean()) / 255, float(dark.mean()) / 255
     return (paper, ink) if ink - paper > LEAST_CONTRAST else None
+
+
+def _is_flat(paper: NDArray[Any], contrast: float) -> bool:
+    """Whether most of ``paper``, what is beside the ink, is of one brightness; in clouds and blurred noise it is not so."""
+    differences = np.abs(paper - quantile(paper, 0.5))
+    return np.count_nonzero(differences < FLAT * contrast) > MOST * paper.size
 
 
 def _connected_to(sure: NDArray[np.bool_], faint: NDArray[np.bool_]) -> Mask:
