@@ -17,7 +17,6 @@ RIM = 9  # pixels: around ink, where the paper of a small picture is not looked 
 SMALL = 160  # pixels on the longer side: in such pictures the soft rims are a good part of the paper
 LEAST_CONTRAST = 0.08  # of ink against the paper beside it; less is dirt, shadow or noise
 EVEN = 0.05  # of the contrast: how much the paper's brightness may vary where one brightness serves for all of it
-ABOVE_NOISE = 1.0  # times the standard deviation of the grain: how far ink is from paper at least
 CLEAR_SKEW = 1.0  # of the grey levels; more says of itself which side is ink
 SURE, FAINT = 0.5, 0.3  # of the way from paper to ink: what is ink, and what is where it touches such
 UNCLEAR = 0.25  # of all pixels, and of the border's: how near to one half their bright share leaves the question open
@@ -28,26 +27,12 @@ FLAT, MOST = 0.1, 0.5  # of the contrast: how far flat paper is from its usual b
 CERTAIN_INK = 0.85  # quantile of the ink pixels' darkness that counts as full ink
 
 
-def noise_level(gray: Gray) -> float:
-    """The standard deviation of the grain of paper and camera in ``gray``, in grey levels.
-
-    By Immerkaer 1996, which sees neither slopes nor straight edges; the quantile 0.15, as a seventh of a picture, at
-    least, is paper without strokes.
-    """
-    if min(gray.shape) < 3:
-        return 0.0
-    kernel = np.array([1, -2, 1], np.float32)
-    differences = cv2.sepFilter2D(gray, cv2.CV_16S, kernel, kernel)[1:-1, 1:-1]
-    return quantile(np.abs(differences), 0.15) / 0.1891 / 6
-
-
-def find_ink(gray: Gray, light_on_dark: bool, noise: float = 0.0) -> tuple[Ink, Mask]:
+def find_ink(gray: Gray, light_on_dark: bool) -> tuple[Ink, Mask]:
     """How inky each pixel of ``gray`` is, and which of them are ink; none where the picture is blank, or no paper.
 
     Args:
         gray: the picture.
         light_on_dark: whether the ink is lighter than the paper.
-        noise: what :func:`noise_level` says; what stands out no more than it does is paper.
     """
     picture: Ink = (~gray if light_on_dark else gray) / np.float32(255)
     size = max(gray.shape)
@@ -60,12 +45,12 @@ def find_ink(gray: Gray, light_on_dark: bool, noise: float = 0.0) -> tuple[Ink, 
     some = darkness[::step, ::step].copy()  # with what is lighter than paper
     np.clip(darkness, 0, 1, out=darkness)
     levels = _levels(darkness)
-    if levels is None or levels[1] - levels[0] < ABOVE_NOISE * noise / 255:
+    if levels is None:
         return np.zeros_like(darkness), np.zeros(gray.shape, np.uint8)
     light, dark = levels
     mask = _connected_to(darkness > light + SURE * (dark - light), darkness > light + FAINT * (dark - light))
-    beside = cv2.dilate(mask, np.ones((2 * BESIDE + 1,) * 2, np.uint8))[::step, ::step] == 0
-    if np.count_nonzero(beside) < LEAST_PAPER * beside.size or not _is_flat(some[beside], dark - light):
+    near = cv2.dilate(mask, np.ones((2 * BESIDE + 1,) * 2, np.uint8))
+    if not _has_paper(some, near[::step, ::step], dark - light):
         return np.zeros_like(darkness), np.zeros(gray.shape, np.uint8)
     full = quantile(darkness[mask.view(np.bool_)], CERTAIN_INK)
     darkness -= light
@@ -155,10 +140,15 @@ def _levels(darkness: Ink) -> tuple[float, float] | None:
     return (paper, ink) if ink - paper > LEAST_CONTRAST else None
 
 
-def _is_flat(paper: NDArray[Any], contrast: float) -> bool:
-    """Whether most of ``paper``, what is beside the ink, is of one brightness; in clouds and blurred noise it is not so."""
-    differences = np.abs(paper - quantile(paper, 0.5))
-    return np.count_nonzero(differences < FLAT * contrast) > MOST * paper.size
+def _has_paper(darkness: Ink, near: Mask, contrast: float) -> bool:
+    """Whether what is not ``near`` ink is paper, most of it of one brightness; noise and clouds are not.
+
+    ``contrast`` is that of ink against paper.
+    """
+    paper = darkness[near == 0]
+    if paper.size < LEAST_PAPER * near.size:
+        return False
+    return float((np.abs(paper - quantile(paper, 0.5)) < FLAT * contrast).mean()) > MOST
 
 
 def _connected_to(sure: NDArray[np.bool_], faint: NDArray[np.bool_]) -> Mask:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digits.reading.ink import Gray, Ink, Mask, find_ink, noise_level, polarities
+from digits.reading.ink import Gray, Ink, Mask, find_ink, polarities
 from digits.reading.lines import without_lines
 from digits.reading.mnist_image import mnist_image, padded, stroke_width
 
@@ -84,14 +84,13 @@ def find_digits(gray: Gray) -> list[list[Found]]:
 
     Two answers where it is not clear whether the ink is the light or the dark, the likelier first, else one.
     """
-    noise = noise_level(gray)
     enlarged = max(1, round(SMALL / max(gray.shape)))
     if enlarged > 1:
         gray = cv2.resize(gray, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC)
     tiny = enlarged >= TINY
     answers = []
     for light_on_dark in polarities(gray):
-        ink, mask = find_ink(gray, light_on_dark, noise)
+        ink, mask = find_ink(gray, light_on_dark)
         stroke = stroke_width(mask)
         if not tiny:
             mask = without_lines(mask, stroke)
