@@ -20,7 +20,7 @@ EVEN = 0.05  # of the contrast: how much the paper's brightness may vary where o
 CLEAR_SKEW = 1.0  # of the grey levels; more says of itself which side is ink
 SURE, FAINT = 0.5, 0.3  # of the way from paper to ink: what is ink, and what is where it touches such
 CORNER = 0.06  # of the shorter side
-UNCLEAR = 0.25  # of all pixels, and of the border's: how near to one half their bright share leaves the question open
+UNCLEAR = 0.35  # how near to one half the bright share of border and corners leaves the question open
 BESIDE = 3  # pixels: how far from the ink there is no more of its soft rim, and paper begins
 SAMPLED = 60  # pixels on the longer side that tell whether the paper is flat
 LEAST_PAPER = 0.05  # of the picture
@@ -78,7 +78,7 @@ def polarities(gray: Gray) -> list[bool]:
     inner = bright[margin : gray.shape[0] - margin, margin : gray.shape[1] - margin]
     border = np.concatenate([inner[0], inner[-1], inner[1:-1, 0], inner[1:-1, -1]])
     side = max(round(CORNER * min(gray.shape)), 1)
-    corners = [inner[y, x].mean() for y in (slice(side), slice(-side, None)) for x in (slice(side), slice(-side, None))]
+    corners = [bright[y, x].mean() for y in (slice(side), slice(-side, None)) for x in (slice(side), slice(-side, None))]
     share = float(border.mean() + np.mean(corners)) / 2
     return [share < 0.5] if abs(share - 0.5) > UNCLEAR else [share < 0.5, share >= 0.5]
 

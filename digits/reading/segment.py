@@ -17,6 +17,7 @@ SMALL = 112  # pixels: a picture whose longer side is shorter is enlarged
 TINY = 3  # pictures that are enlarged so many times are cut out by a program and hold no ruled lines
 SPECK = 0.33  # of the usual digit's height: what is smaller, both ways, is no digit
 STROKES = 0.55  # of a digit's longer side: a stroke that is wider is a blot
+THIN = 1.2
 FILLED = 0.85  # of a tiny picture's height and width: a digit that was cut out tightly has more
 SHARP = 0.45  # how far ink turns to paper, at the rim of a stroke, in a length of the stroke's width; less is a shadow
 FINE = 0.15  # of a digit's longer side: strokes that are wider must be no less sharp than such
@@ -109,6 +110,8 @@ def _digits_of(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> list[Found]:
     """
     labels, parts = _connected(mask, stroke)
     inside = [part for part in parts if not _is_edge_of_page(part, labels)]
+    if inside and tiny:  # cut out tightly: along the edges there may be strokes of the digit
+        inside = [part for part in parts if part in inside or stroke_width(part.mask(labels)) < THIN * stroke]
     parts = inside or [part for part in parts if _fills(part.box, mask, tiny)]  # cut out tightly
     if not 0 < len(parts) <= MANY:
         return []
