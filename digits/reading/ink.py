@@ -19,7 +19,7 @@ LEAST_CONTRAST = 0.08  # of ink against the paper beside it; less is dirt, shado
 EVEN = 0.05  # of the contrast: how much the paper's brightness may vary where one brightness serves for all of it
 CLEAR_SKEW = 1.0  # of the grey levels; more says of itself which side is ink
 SURE, FAINT = 0.5, 0.3  # of the way from paper to ink: what is ink, and what is where it touches such
-CORNER = 0.06  # of the shorter side
+CORNER = 0.06  # of the shorter side: where the corners are looked at, which are rather paper
 UNCLEAR = 0.35  # how near to one half the bright share of border and corners leaves the question open
 BESIDE = 3  # pixels: how far from the ink there is no more of its soft rim, and paper begins
 SAMPLED = 60  # pixels on the longer side that tell whether the paper is flat
@@ -63,7 +63,7 @@ def polarities(gray: Gray) -> list[bool]:
     """Whether the ink of ``gray`` is lighter than its paper; both answers, the likelier first, where it is not clear.
 
     Ink is the rarer of the two: against the light around it, it makes a long tail to one side. Where the two are
-    about as frequent, as in tight crops, the border is rather paper.
+    about as frequent, as in tight crops, the border and most of all the corners are rather paper.
     """
     picture = cv2.resize(gray, _scaled(gray, min(POLARITY_SIZE / max(gray.shape), 1)), interpolation=cv2.INTER_AREA)
     reach = max(picture.shape) // 3 | 1
@@ -78,14 +78,16 @@ def polarities(gray: Gray) -> list[bool]:
     inner = bright[margin : gray.shape[0] - margin, margin : gray.shape[1] - margin]
     border = np.concatenate([inner[0], inner[-1], inner[1:-1, 0], inner[1:-1, -1]])
     side = max(round(CORNER * min(gray.shape)), 1)
-    corners = [bright[y, x].mean() for y in (slice(side), slice(-side, None)) for x in (slice(side), slice(-side, None))]
+    corners = [
+        bright[y, x].mean() for y in (slice(side), slice(-side, None)) for x in (slice(side), slice(-side, None))
+    ]
     share = float(border.mean() + np.mean(corners)) / 2
     return [share < 0.5] if abs(share - 0.5) > UNCLEAR else [share < 0.5, share >= 0.5]
 
 
 def quantile(values: NDArray[Any], q: float) -> float:
     """The ``q``-th quantile of ``values``, from some 10,000 of them, evenly spread."""
-    some = values.ravel()[:: max(values.size // 60, 1)]
+    some = values.ravel()[:: max(values.size // 10_000, 1)]
     middle = int(q * (some.size - 1))
     return float(np.partition(some, middle)[middle])
 

@@ -25,7 +25,7 @@ from digits.reading.segment import Box, Found, find_digits
 GUESS = 0.5  # confidence below which ink is rather no digit
 BATCH = 64  # pictures that are opened before their digits are classified together
 CERTAIN = 0.99  # confidence from which on one look is enough
-LOOKS = ((0.75, 0.0), (0.75, 0.15))  # the other looks: width, and how far to the left it is turned, in radians
+LOOKS = ((0.65, 0.0), (0.65, 0.15))  # the other looks: width, and how far to the left it is turned, in radians
 TOO_WIDE, WIDEST = 3.0, 1.75  # log-probability that a digit loses for each height that it is wider than the second
 SMALL = 40  # pixels: the height of digits below which the picture is looked at again, twice as large
 LONGEST = 1000  # pixels on the longer side of the picture that is looked at
