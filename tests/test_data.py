@@ -126,6 +126,6 @@ def test_the_full_set_is_split_into_55000_5000_and_10000(tmp_path: Path):
 
 def test_the_loader_is_many_times_faster_than_training():
     data = embedded(batch_size=512)
-    start = time.perf_counter()
+    start = time.process_time()  # not the clock's, which runs on while other programs have the cores
     images = sum(len(batch["label"]) for _ in range(5) for batch in data.train_dataloader())
-    assert images / (time.perf_counter() - start) > 50_000  # the benchmark's bar is 1,000,000 on a quiet core
+    assert images / (time.process_time() - start) > 50_000  # the benchmark's bar is 1,000,000 on a quiet core
