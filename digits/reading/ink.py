@@ -78,9 +78,8 @@ def polarities(gray: Gray) -> list[bool]:
     inner = bright[margin : gray.shape[0] - margin, margin : gray.shape[1] - margin]
     border = np.concatenate([inner[0], inner[-1], inner[1:-1, 0], inner[1:-1, -1]])
     side = max(round(CORNER * min(gray.shape)), 1)
-    corners = [
-        bright[y, x].mean() for y in (slice(side), slice(-side, None)) for x in (slice(side), slice(-side, None))
-    ]
+    ends = slice(side), slice(-side, None)
+    corners = [bright[y, x].mean() for y in ends for x in ends]
     share = float(border.mean() + np.mean(corners)) / 2
     return [share < 0.5] if abs(share - 0.5) > UNCLEAR else [share < 0.5, share >= 0.5]
 
