@@ -13,7 +13,7 @@ from digits import __version__
 from digits.data.source import load_digits
 from digits.errors import ConfigError, DigitsError
 from digits.exchange.model_folder import load_model, training_data
-from digits.predict import find_pictures
+from digits.predict import find_pictures, interruptible
 from digits.reading.reader import Reader
 from digits.report import plots, tables
 from digits.robustness import robustness
@@ -118,7 +118,7 @@ def _read(
     images = np.zeros((len(files), 28, 28), np.uint8)
     failed: dict[int, str] = {}
     for row, model in enumerate(models):
-        results = tqdm(Reader(model).read_many(files), "test", len(files), leave=False, disable=None)
+        results = tqdm(interruptible(Reader(model).read_many(files)), "test", len(files), leave=False, disable=None)
         for i, digits in enumerate(results):
             if isinstance(digits, DigitsError):
                 failed[i] = str(digits)

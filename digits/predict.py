@@ -5,10 +5,12 @@ import io
 import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import cv2
 from tqdm import tqdm
@@ -20,6 +22,7 @@ from digits.report.reading import DRAWN, alternatives, draw_reading
 from digits.report.tables import one_line
 
 Form: TypeAlias = Literal["text", "json", "csv"]
+Item = TypeVar("Item")
 
 STDIN = "-"
 MANY = 20  # files from which on a bar tells how many are left
@@ -62,7 +65,7 @@ def predict(paths: Sequence[str], model: str | None = None, form: Form = "text",
     if form == "csv":
         _print(",".join(FIELDS + PROBABILITIES))
     with tqdm(total=len(files), unit="file", leave=False, disable=None if len(files) > MANY else True) as bar:
-        for file, picture, result in zip(files, pictures, reader.read_many(pictures), strict=True):
+        for file, picture, result in zip(files, pictures, interruptible(reader.read_many(pictures)), strict=True):
             if isinstance(result, DigitsError):
                 failed += 1
                 _complain(result)
@@ -74,6 +77,35 @@ def predict(paths: Sequence[str], model: str | None = None, form: Form = "text",
                 _print(as_csv(file, result) if form == "csv" else as_text(file, result, width))
             bar.update()
     return failed
+
+
+def interruptible(results: Iterable[Item]) -> Iterator[Item]:
+    """``results``, where Ctrl-C counts between two of them.
+
+    Python would raise KeyboardInterrupt anywhere, and where threads hand a lock over, break it: a traceback at times.
+    Pressed twice it does so all the same. Elsewhere than in the main thread, and where it is ignored, nothing changes.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+    """
+    pressed = threading.Event()
+
+    def note(*_: object) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    in_main = threading.current_thread() is threading.main_thread()
+    usual = in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual:
+        signal.signal(signal.SIGINT, note)
+    try:
+        for result in results:
+            if pressed.is_set():
+                raise KeyboardInterrupt
+            yield result
+    finally:
+        if usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def find_pictures(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ from digits import predict as predicting
 from digits.__main__ import main
 from digits.data.source import load_mnist5k
 from digits.errors import DigitsError
-from digits.predict import as_csv, as_json, as_text, find_pictures
+from digits.predict import as_csv, as_json, as_text, find_pictures, interruptible
 from digits.reading.reader import Box, Digit
 from digits.report.reading import DRAWN, draw_reading
 
@@ -240,6 +241,23 @@ def test_ctrl_c_ends_it_with_130(scans: Path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert (process.returncode, errors) == (130, b"digits: interrupted\n")
+
+
+def test_ctrl_c_lets_the_picture_at_hand_be_finished():
+    finished: list[int] = []
+    taken: list[int] = []
+
+    def results() -> Iterator[int]:
+        for number in range(3):
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            finished.append(number)
+            yield number
+
+    with pytest.raises(KeyboardInterrupt):
+        taken.extend(interruptible(results()))
+    assert (finished, taken) == ([0, 1], [0])
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_it_answers_soon_as_it_imports_what_it_needs(scans: Path):
