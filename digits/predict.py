@@ -82,8 +82,8 @@ def predict(paths: Sequence[str], model: str | None = None, form: Form = "text",
 def interruptible(results: Iterable[Item]) -> Iterator[Item]:
     """``results``, where Ctrl-C counts between two of them.
 
-    Python would raise KeyboardInterrupt anywhere, and where threads hand a lock over, break it: a traceback at times.
-    Pressed twice it does so all the same. Elsewhere than in the main thread, and where it is ignored, nothing changes.
+    Python raises KeyboardInterrupt anywhere, also where threads hand over a lock, which then ends in another error. So
+    it does if Ctrl-C is pressed twice. Elsewhere than in the main thread, and where it is ignored, nothing changes.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.

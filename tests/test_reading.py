@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits  # comes with mlxtend
+from sklearn.datasets import load_digits
 
 from digits import Digit, Reader
 from digits.data.source import load_mnist5k

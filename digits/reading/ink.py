@@ -24,7 +24,8 @@ UNCLEAR = 0.35  # how near to one half the bright share of border and corners le
 BESIDE = 3  # pixels: how far from the ink there is no more of its soft rim, and paper begins
 SAMPLED = 60  # pixels on the longer side that tell whether the paper is flat
 LEAST_PAPER = 0.05  # of the picture
-FLAT, MOST = 0.1, 0.5  # of the contrast: how far flat paper is from its usual brightness; of the paper: how much is so
+FLAT = 0.1  # of the contrast: how far from its usual brightness flat paper is at most
+MOST = 0.5  # of the paper: how much is flat at least
 CERTAIN_INK = 0.85  # quantile of the ink pixels' darkness that counts as full ink
 
 
