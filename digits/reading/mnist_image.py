@@ -74,10 +74,10 @@ def _fitted(digit: Ink) -> Ink:
 def centred(digit: Ink) -> NDArray[np.uint8]:
     """Put ``digit``, at most 20 x 20, into 28 x 28 with its centre of mass in the middle, in whole pixels."""
     height, width = digit.shape
-    moments = cv2.moments(digit)
+    mass = float(digit.sum())  # not by cv2.moments, which takes an array two pixels wide for a list of points
     middle = SIDE / 2  # of the pixel's number, counted from 0, as in MNIST
-    top = min(max(round(middle - moments["m01"] / moments["m00"]), 0), SIDE - height)
-    left = min(max(round(middle - moments["m10"] / moments["m00"]), 0), SIDE - width)
+    top = min(max(round(middle - float(digit.sum(1) @ np.arange(height)) / mass), 0), SIDE - height)
+    left = min(max(round(middle - float(digit.sum(0) @ np.arange(width)) / mass), 0), SIDE - width)
     image = np.zeros((SIDE, SIDE), np.uint8)
     image[top : top + height, left : left + width] = np.round(digit * 255)
     return image
