@@ -12,6 +12,8 @@ SEEN = 384  # pixels: the width at which lines are looked for
 MOST = 300  # lines that are looked at, those with the most ink; a texture may hold thousands
 STEEPEST = 0.15  # how much a line may rise or fall over its length
 SLENDER_ACROSS, SLENDER_DOWN = 25, 40  # times as long as thick, at least: the bar of a 7 is not, nor is a 1
+RIM = 0.03  # of a frame's sides: how far from straight and level they are at most
+FILLED = 0.3  # of a frame's height: the least that is in it
 
 
 def without_lines(mask: Mask, stroke: float) -> Mask:
@@ -24,6 +26,26 @@ def without_lines(mask: Mask, stroke: float) -> Mask:
     thick = max(round(1.2 * stroke), 2)
     mask = _without_rows(mask, thick, SLENDER_ACROSS)
     return cv2.transpose(_without_rows(cv2.transpose(mask), thick, SLENDER_DOWN))
+
+
+def without_frame(mask: Mask) -> Mask:
+    """``mask`` without the frame along its four edges, if it has one and something is in it; else as it was."""
+    height, width = mask.shape
+    x, y = (round(RIM * side) + 1 for side in (width, height))
+    sides = mask[:y].any(0), mask[-y:].any(0), mask[:, :x].any(1), mask[:, -x:].any(1)
+    if min(side.mean() for side in sides) < SPAN:
+        return mask
+    inner = mask.copy()
+    for quarters in range(4):
+        _erase_top(np.rot90(inner, quarters))
+    return inner if cv2.boundingRect(inner)[3] > FILLED * height else mask
+
+
+def _erase_top(mask: Mask) -> None:
+    """Take the line along the upper edge of ``mask`` out of it, with what touches it there."""
+    below = ((mask == 0) & (np.arange(len(mask))[:, None] > mask.argmax(0))).argmax(0)  # the line, in each column
+    tilt = RIM * max(mask.shape) + 1
+    mask[: below[below <= np.median(below) + tilt].max() + 1] = 0
 
 
 def _without_rows(mask: Mask, thick: int, slender: int) -> Mask:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits.reading.ink import Gray, Ink, Mask, find_ink, polarities
-from digits.reading.lines import without_lines
+from digits.reading.lines import without_frame, without_lines
 from digits.reading.mnist_image import mnist_image, padded, stroke_width
 
 SMALL = 112  # pixels: a picture whose longer side is shorter is enlarged
@@ -19,10 +19,14 @@ SPECK = 0.33  # of the usual digit's height: what is smaller, both ways, is no d
 STROKES = 0.55  # of a digit's longer side: a stroke that is wider is a blot
 THIN = 1.2  # times the usual stroke: wider ink along the edge of a tiny picture is a shadow
 FILLED = 0.85  # of a tiny picture's height and width: a digit that was cut out tightly has more
-SHARP = 0.45  # how far ink turns to paper, at the rim of a stroke, in a length of the stroke's width; less is a shadow
+SHARP = 0.4  # how far ink turns to paper, at the rim of a stroke, in a length of the stroke's width; less is a shadow
 FINE = 0.15  # of a digit's longer side: strokes that are wider must be no less sharp than such
 MANY = 300  # pieces of ink: more of them are a texture, not writing
 PIECES = 20  # of ink for each digit, and 10 besides: where there are more, what looks like digits is texture too
+UNDERLINE = 6  # times as wide as high: what lies below a digit, is wider than it and is no part of it
+LEAST_READ = 0.5  # of the ink: with less of it in digits, it is rather paper
+FRAMED, CELLS = 0.3, 0.08  # of a frame's height: the least that one digit in it has, and that three of a table have
+AROUND = 0.8  # of a digit's height and width: how much of it has a frame's ink on each side
 WIDE = 1.0  # width by height: what is wider may be several digits that touch
 
 
@@ -89,18 +93,20 @@ def find_digits(gray: Gray) -> list[list[Found]]:
     if enlarged > 1:
         gray = cv2.resize(gray, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC)
     tiny = enlarged >= TINY
-    answers = []
+    answers: list[list[Found]] = []
+    unlikely: list[list[Found]] = []  # where most of the ink is not in the digits: the page's edge, it seems
     for light_on_dark in polarities(gray):
         ink, mask = find_ink(gray, light_on_dark)
         stroke = stroke_width(mask)
         if not tiny:
             mask = without_lines(mask, stroke)
         found = _digits_of(ink, mask, stroke, tiny)
+        read = sum(int(mask[d.box.top : d.box.bottom, d.box.left : d.box.right].sum()) for d in found)
+        (answers if read > LEAST_READ * mask.sum() else unlikely).append(found)
         for each in [part for digit in found for part in (digit, *digit.between.values())]:
             left, top, right, bottom = each.box
             each.box = Box(left // enlarged, top // enlarged, -(-right // enlarged), -(-bottom // enlarged))
-        answers.append(found)
-    return answers
+    return answers + unlikely
 
 
 def _digits_of(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> list[Found]:
@@ -109,12 +115,15 @@ def _digits_of(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> list[Found]:
     ``stroke`` is the usual width of strokes in pixels; ``tiny``: the picture was enlarged ``TINY`` times or more.
     """
     labels, parts = _connected(mask, stroke)
+    if _erase_frames(mask, labels, parts):
+        labels, parts = _connected(mask, stroke)
     inside = [part for part in parts if not _is_edge_of_page(part, labels)]
     if inside and tiny:  # cut out tightly: along the edges there may be strokes of the digit
         inside = [part for part in parts if part in inside or stroke_width(part.mask(labels)) < THIN * stroke]
     parts = inside or [part for part in parts if _fills(part.box, mask, tiny)]  # cut out tightly
     if not 0 < len(parts) <= MANY:
         return []
+    parts = [part for part in parts if not _is_frame(part, parts, labels)]
     usual = _usual_height(parts)
     found = []
     for number, row in enumerate(_rows(_join(parts, usual, stroke))):
@@ -134,7 +143,8 @@ def _digits_of(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> list[Found]:
 def _connected(mask: Mask, stroke: float) -> tuple[NDArray[Any], list[Part]]:
     """The connected pieces of ``mask``, small breaks bridged: their numbers, int32 (H, W), and each of them."""
     gap = max(round(0.8 * stroke), 1)
-    bridged = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((gap, gap), np.uint8))
+    kernel = np.ones((gap, gap), np.uint8)  # with the default border, closing widens what is near the picture's edge
+    bridged = mask | cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     # OpenCV's default algorithm is three times as slow here
     _, labels, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(bridged, 8, cv2.CV_32S, cv2.CCL_BBDT)
     parts = [
@@ -143,6 +153,19 @@ def _connected(mask: Mask, stroke: float) -> tuple[NDArray[Any], list[Part]]:
         if label and max(w, h) > 0.01 * max(mask.shape)
     ]
     return labels, parts
+
+
+def _erase_frames(mask: Mask, labels: NDArray[Any], parts: list[Part]) -> bool:
+    """Take frames that digits touch out of ``mask``; whether there were any."""
+    found = False
+    for part in parts:
+        left, top, right, bottom = part.box
+        own = part.mask(labels) & mask[top:bottom, left:right]
+        inner = without_frame(own)
+        if inner is not own:
+            mask[top:bottom, left:right] ^= own ^ inner
+            found = True
+    return found
 
 
 def _is_edge_of_page(part: Part, labels: NDArray[Any]) -> bool:
@@ -167,6 +190,26 @@ def _fills(box: Box, picture: Mask, tiny: bool) -> bool:
     """Whether ``box`` is the whole of ``picture``, or of a tiny one almost."""
     share = FILLED if tiny else 1.0
     return box.height >= share * picture.shape[0] and box.width >= share * picture.shape[1]
+
+
+def _is_frame(part: Part, parts: list[Part], labels: NDArray[Any]) -> bool:
+    """Whether ``part`` is drawn around others of ``parts``, as the boxes, circles and tables of forms are."""
+    left, top, right, bottom = part.box
+    within = [
+        (box.left - left, box.top - top, box.right - left, box.bottom - top)
+        for box in (other.box for other in parts)
+        if left < box.left and top < box.top and box.right < right and box.bottom < bottom
+        and box.height > CELLS * part.box.height
+    ]  # fmt: skip
+    if not within:
+        return False
+    ink = part.mask(labels)
+    heights = []
+    for x, y, end, low in within:
+        sides = ink[y:low, :x].any(1), ink[y:low, end:].any(1), ink[:y, x:end].any(0), ink[low:, x:end].any(0)
+        if min(side.mean() for side in sides) > AROUND:
+            heights.append(low - y)
+    return len(heights) > 2 or any(height > FRAMED * part.box.height for height in heights)
 
 
 def _usual_height(parts: list[Part]) -> float:
@@ -198,6 +241,9 @@ def _belongs(a: Box, b: Box, usual: float, stroke: float) -> bool:
     down = max(a.top, b.top) - min(a.bottom, b.bottom)
     both = a.around(b)
     if max(b.width, b.height) < max(0.08 * usual, stroke):
+        return False
+    upper, lower = (a, b) if a.top < b.top else (b, a)
+    if down > 0 and lower.width > max(upper.width, UNDERLINE * lower.height):
         return False
     if -across > 0.5 * min(a.width, b.width):  # one above the other
         return down < 2 * stroke or (down < 0.25 * usual and both.height < 1.35 * usual)
