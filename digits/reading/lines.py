@@ -12,7 +12,9 @@ SEEN = 384  # pixels: the width at which lines are looked for
 MOST = 300  # lines that are looked at, those with the most ink; a texture may hold thousands
 STEEPEST = 0.15  # how much a line may rise or fall over its length
 SLENDER_ACROSS, SLENDER_DOWN = 25, 40  # times as long as thick, at least: the bar of a 7 is not, nor is a 1
-RIM = 0.03  # of a frame's sides: how far from straight and level they are at most
+SLENDER_WITHIN = 10  # the same for lines from one edge of a frame to the other
+RIM = 0.06  # of a frame's shorter side: how far from straight and level its lines are at most
+HOLLOW = 0.6  # of a frame: how much is ink at most, what is in it included
 FILLED = 0.3  # of a frame's height: the least that is in it
 
 
@@ -29,23 +31,33 @@ def without_lines(mask: Mask, stroke: float) -> Mask:
 
 
 def without_frame(mask: Mask) -> Mask:
-    """``mask`` without the frame along its four edges, if it has one and something is in it; else as it was."""
+    """``mask`` without the frame along its four edges and the lines between them; as it was, if it is no frame.
+
+    It is one only if something is in it.
+    """
     height, width = mask.shape
-    x, y = (round(RIM * side) + 1 for side in (width, height))
-    sides = mask[:y].any(0), mask[-y:].any(0), mask[:, :x].any(1), mask[:, -x:].any(1)
-    if min(side.mean() for side in sides) < SPAN:
+    rim = round(RIM * min(mask.shape)) + 1
+    sides = mask[:rim].any(0), mask[-rim:].any(0), mask[:, :rim].any(1), mask[:, -rim:].any(1)
+    if min(side.mean() for side in sides) < SPAN or mask.mean() > HOLLOW:
         return mask
-    inner = mask.copy()
-    for quarters in range(4):
-        _erase_top(np.rot90(inner, quarters))
-    return inner if cv2.boundingRect(inner)[3] > FILLED * height else mask
+    top, right, bottom, left = (_inner_edge(np.rot90(mask, quarters)) for quarters in range(4))
+    if top + bottom >= height or left + right >= width:
+        return mask
+    place = slice(top, height - bottom), slice(left, width - right)
+    thick = min(top, right, bottom, left)
+    cells = _without_rows(mask[place], thick, SLENDER_WITHIN)
+    cells = cv2.transpose(_without_rows(cv2.transpose(cells), thick, SLENDER_WITHIN))
+    if cv2.boundingRect(cells)[3] < FILLED * height:
+        return mask
+    inner = np.zeros_like(mask)
+    inner[place] = cells
+    return inner
 
 
-def _erase_top(mask: Mask) -> None:
-    """Take the line along the upper edge of ``mask`` out of it, with what touches it there."""
-    below = ((mask == 0) & (np.arange(len(mask))[:, None] > mask.argmax(0))).argmax(0)  # the line, in each column
-    tilt = RIM * max(mask.shape) + 1
-    mask[: below[below <= np.median(below) + tilt].max() + 1] = 0
+def _inner_edge(mask: Mask) -> int:
+    """How far the line along the upper edge of ``mask`` reaches into it, in pixels."""
+    below = ((mask == 0) & (np.arange(len(mask))[:, None] > mask.argmax(0))).argmax(0)
+    return int(below[below <= np.median(below) + RIM * min(mask.shape) + 1].max()) + 1
 
 
 def _without_rows(mask: Mask, thick: int, slender: int) -> Mask:

@@ -214,7 +214,9 @@ def _is_frame(part: Part, parts: list[Part], labels: NDArray[Any]) -> bool:
 
 def _usual_height(parts: list[Part]) -> float:
     """The height that the picture's digits have, in pixels."""
-    sizes = [max(part.box.width, part.box.height) for part in parts]
+    boxes = [part.box for part in parts]
+    sizes = [max(box.width, box.height) for box in boxes if box.width < UNDERLINE * box.height]
+    sizes = sizes or [box.width for box in boxes]
     return statistics.median(size for size in sizes if size > 0.4 * max(sizes))
 
 
