@@ -11,7 +11,7 @@ from digits import Digit, Reader
 from digits.data.source import load_mnist5k
 from digits.errors import DigitsError
 from digits.reading.ink import find_ink, polarities
-from digits.reading.lines import without_lines
+from digits.reading.lines import without_frame, without_lines
 from digits.reading.mnist_image import BOX, SIDE, mnist_image, stroke_width
 from digits.reading.reader import lines
 from digits.reading.segment import find_digits
@@ -127,6 +127,28 @@ def test_the_bar_of_a_digit_that_fills_its_picture_is_no_ruled_line():
     assert np.array_equal(without_lines(tight, stroke_width(tight)), tight)
 
 
+def test_a_frame_and_the_lines_of_its_cells_go_and_the_digits_stay_though_they_touch_it():
+    digits = (page("42") < 128).astype(np.uint8)
+    top, bottom, right = 40, 180, digits.shape[1] - 20
+    digits[bottom:] = 0
+    framed = digits.copy()
+    for x in (20, 200, right):
+        cv2.line(framed, (x, top), (x, bottom), (1,), 3)
+    for y in (top, bottom):
+        cv2.line(framed, (20, y), (right, y), (1,), 3)
+    place = slice(top - 1, bottom + 2), slice(19, right + 2)
+    left = without_frame(framed[place])
+    assert (left & ~digits[place] & 1).sum() < 0.02 * digits.sum()
+    assert (digits[place] & ~left & 1).sum() < 0.05 * digits.sum()
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_what_holds_nothing_is_no_frame(filled: bool):
+    square = np.ones((60, 60), np.uint8)
+    square[6:-6, 6:-6] = filled
+    assert np.array_equal(without_frame(square), square)
+
+
 # An image like MNIST's
 
 
@@ -146,6 +168,12 @@ def test_a_digit_is_fitted_into_20_pixels_and_its_mass_is_in_the_middle(shape: t
     assert max(np.ptp(ys), np.ptp(xs)) + 1 in (BOX - 1, BOX)
     weights = image / image.sum()
     assert (weights.sum(1) @ np.arange(SIDE), weights.sum(0) @ np.arange(SIDE)) == pytest.approx((14, 14), abs=0.6)
+
+
+def test_a_straight_stroke_is_put_in_the_middle():
+    mask = np.ones((72, 8), np.uint8)
+    image = mnist_image(mask.astype(np.float32), mask)
+    assert np.array_equal(np.flatnonzero(image.any(0)), [14, 15])  # in OpenCV, n x 2 is often a list of points
 
 
 def test_a_thin_pen_is_made_as_wide_as_mnists():
@@ -244,6 +272,59 @@ def test_a_digit_with_a_small_break_stays_one(reader: Reader):
     column = picture.shape[1] // 2
     picture[:, column - 2 : column + 3] = 255
     assert text(reader.read(picture)) == "0"
+
+
+def test_faint_pencil_with_grain_is_read(reader: Reader):
+    picture = 215 - 0.12 * (255 - page("274", "905").astype(np.float32))
+    picture += np.random.default_rng(0).normal(0, 5, picture.shape)
+    assert text(reader.read(picture.clip(0, 255).astype(np.uint8))) == "274/905"
+
+
+def test_fragments_of_a_bold_digits_paper_are_not_read_in_its_place(reader: Reader):
+    for index in (15, 862):
+        ys, xs = np.nonzero(DIGITS[index] > 100)
+        tight = cv2.dilate(DIGITS[index][ys.min() : ys.max() + 1, xs.min() : xs.max() + 1], np.ones((2, 2), np.uint8))
+        square = (cv2.resize(tight, (16, 16), interpolation=cv2.INTER_AREA) > 90) * np.uint8(255)
+        assert text(reader.read(square)) == str(index % 10)
+
+
+def lined(picture: NDArray[np.uint8], *ends: tuple[int, int, int, int], tilt: float = 0) -> NDArray[np.uint8]:
+    """``picture`` with lines from (x, y) to (x, y), on a page that is larger; all of it turned by ``tilt`` degrees."""
+    picture = picture.copy()
+    for x, y, to_x, to_y in ends:
+        cv2.line(picture, (x, y), (to_x, to_y), (0,), 3)
+    picture = cv2.copyMakeBorder(picture, 100, 100, 100, 100, cv2.BORDER_CONSTANT, value=255)
+    height, width = picture.shape
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), tilt, 1)
+    return cv2.warpAffine(picture, turn, (width, height), borderValue=255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("tilt", [0, 4])
+@pytest.mark.parametrize("columns", [(20, 500), (20, 190, 350, 500)])
+def test_the_boxes_of_a_form_are_no_digits(reader: Reader, columns: tuple[int, ...], tilt: float):
+    across = [(20, y, 500, y) for y in (30, 220, 420)]
+    down = [(x, 30, x, 420) for x in columns]
+    assert text(reader.read(lined(page("384", "520"), *across, *down, tilt=tilt))) == "384/520"
+
+
+def test_a_digit_that_touches_its_box_is_read(reader: Reader):
+    box = [(50, 60, 175, 60), (50, 170, 175, 170), (50, 60, 50, 170), (175, 60, 175, 170)]  # its floor touches
+    for value in "023468":
+        assert text(reader.read(lined(page(value), *box))) == value
+
+
+@pytest.mark.parametrize("picture", ["4", "27"])
+def test_a_circle_around_digits_is_no_digit(reader: Reader, picture: str):
+    digits = lined(page(picture))
+    height, width = digits.shape
+    cv2.ellipse(digits, (width // 2, height // 2), (width // 2 - 80, 150), 0, 0, 360, (0,), 4)
+    assert text(reader.read(digits)) == picture
+
+
+@pytest.mark.parametrize("digits", ["8", "315"])
+def test_an_underline_is_no_part_of_the_digits_above_it(reader: Reader, digits: str):
+    width = page(digits).shape[1]
+    assert text(reader.read(lined(page(digits), (20, 200, width - 30, 206)))) == digits
 
 
 def test_specks_and_a_frame_are_no_digits(reader: Reader):

@@ -131,7 +131,8 @@ def _digits_of(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> list[Found]:
             box = part.box
             own = part.mask(labels)
             cut = ink[box.top : box.bottom, box.left : box.right]
-            if not _is_digit_like(cut, own, usual):
+            drawn = own & mask[box.top : box.bottom, box.left : box.right]  # without the breaks that are bridged
+            if not _is_digit_like(cut, drawn, usual):
                 continue
             digit = Found(mnist_image(cut, own), box, number)
             if box.width > WIDE * box.height and box.height > usual / 2:
