@@ -313,6 +313,12 @@ def test_a_digit_that_touches_its_box_is_read(reader: Reader):
         assert text(reader.read(lined(page(value), *box))) == value
 
 
+def test_a_frame_around_a_tiny_picture_is_no_digit(reader: Reader):
+    pictures = [cv2.rectangle(image.copy(), (0, 0), (27, 27), (255,), 1) for image in DIGITS[:100]]
+    read = [text(digits) for digits in reader.read_many(pictures)]
+    assert np.mean([answer == str(index % 10) for index, answer in enumerate(read)]) >= 0.95
+
+
 @pytest.mark.parametrize("picture", ["4", "27"])
 def test_a_circle_around_digits_is_no_digit(reader: Reader, picture: str):
     digits = lined(page(picture))

@@ -43,16 +43,16 @@ def find_ink(gray: Gray, light_on_dark: bool) -> tuple[Ink, Mask]:
     paper = _paper(picture)
     darkness = paper - picture
     darkness /= np.maximum(paper, 0.15)  # in place, here and below: new memory for a big picture is slow
-    few = _scaled(picture, min(SAMPLED / size, 1))
-    some = cv2.resize(darkness, few, interpolation=cv2.INTER_AREA)  # with what is lighter than paper, without grain
+    step = -(-size // SAMPLED)
+    some = cv2.blur(darkness, (step, step))[::step, ::step]  # with what is lighter than paper, without grain
     np.clip(darkness, 0, 1, out=darkness)
     levels = _levels(darkness)
     if levels is None:
         return np.zeros_like(darkness), np.zeros(gray.shape, np.uint8)
     light, dark = levels
     mask = _connected_to(darkness > light + SURE * (dark - light), darkness > light + FAINT * (dark - light))
-    near = cv2.dilate(mask, np.ones((2 * BESIDE + 1,) * 2, np.uint8))
-    if not _has_paper(some, cv2.resize(near * 255, few, interpolation=cv2.INTER_AREA), dark - light):
+    near = cv2.dilate(mask, np.ones((2 * BESIDE + step,) * 2, np.uint8))
+    if not _has_paper(some, near[::step, ::step], dark - light):
         return np.zeros_like(darkness), np.zeros(gray.shape, np.uint8)
     full = quantile(darkness[mask.view(np.bool_)], CERTAIN_INK)
     darkness -= light

@@ -37,8 +37,8 @@ def without_frame(mask: Mask) -> Mask:
     """
     height, width = mask.shape
     rim = round(RIM * min(mask.shape)) + 1
-    sides = mask[:rim].any(0), mask[-rim:].any(0), mask[:, :rim].any(1), mask[:, -rim:].any(1)
-    if min(side.mean() for side in sides) < SPAN or mask.mean() > HOLLOW:
+    sides = (np.rot90(mask, quarters) for quarters in range(4))
+    if any(side[:rim].max(0).mean() < SPAN for side in sides) or mask.mean() > HOLLOW:
         return mask
     top, right, bottom, left = (_inner_edge(np.rot90(mask, quarters)) for quarters in range(4))
     if top + bottom >= height or left + right >= width:

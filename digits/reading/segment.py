@@ -115,15 +115,16 @@ def _digits_of(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> list[Found]:
     ``stroke`` is the usual width of strokes in pixels; ``tiny``: the picture was enlarged ``TINY`` times or more.
     """
     labels, parts = _connected(mask, stroke)
+    if len(parts) > MANY:
+        return []
     if _erase_frames(mask, labels, parts):
         labels, parts = _connected(mask, stroke)
     inside = [part for part in parts if not _is_edge_of_page(part, labels)]
     if inside and tiny:  # cut out tightly: along the edges there may be strokes of the digit
         inside = [part for part in parts if part in inside or stroke_width(part.mask(labels)) < THIN * stroke]
     parts = inside or [part for part in parts if _fills(part.box, mask, tiny)]  # cut out tightly
-    if not 0 < len(parts) <= MANY:
+    if not parts:
         return []
-    parts = [part for part in parts if not _is_frame(part, parts, labels)]
     usual = _usual_height(parts)
     found = []
     for number, row in enumerate(_rows(_join(parts, usual, stroke))):
@@ -157,12 +158,14 @@ def _connected(mask: Mask, stroke: float) -> tuple[NDArray[Any], list[Part]]:
 
 
 def _erase_frames(mask: Mask, labels: NDArray[Any], parts: list[Part]) -> bool:
-    """Take frames that digits touch out of ``mask``; whether there were any."""
+    """Take what is drawn around digits out of ``mask``, also where they touch it; whether there was any."""
     found = False
     for part in parts:
         left, top, right, bottom = part.box
         own = part.mask(labels) & mask[top:bottom, left:right]
         inner = without_frame(own)
+        if inner is own and _is_frame(part, parts, labels):
+            inner = np.zeros_like(own)
         if inner is not own:
             mask[top:bottom, left:right] ^= own ^ inner
             found = True
