@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import statistics
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from digits.reading.segment import Box, Found, find_digits
 
 GUESS = 0.5  # confidence below which ink is rather no digit
 BATCH = 64  # pictures that are opened before their digits are classified together
+QUICK = 0.002  # seconds for a picture, below which threads that search side by side mostly wait for each other
 CERTAIN = 0.99  # confidence from which on one look is enough
 LOOKS = ((0.65, 0.0), (0.65, 0.15))  # the other looks: width, and how far to the left it is turned, in radians
 TOO_WIDE, WIDEST = 3.0, 1.75  # log-probability that a digit loses for each height that it is wider than the second
@@ -127,17 +129,20 @@ class Reader:
         Pictures are opened and searched side by side, and their digits classified together.
         """
         waiting, threads = iter(pictures), os.cpu_count() or 1
-        size = threads
+        size, seconds = threads, math.inf  # in a batch, and for each picture of the last
         with ThreadPoolExecutor(threads) as pool:
 
-            def search() -> Iterator[list[Searched | DigitsError]]:
+            def search() -> Iterator[tuple[list[Searched | DigitsError], float]]:
                 some = list(itertools.islice(waiting, size))
                 share = max(size // (4 * threads), 1)  # as handing over each picture alone takes time too
+                share = size if seconds < QUICK else share
                 return pool.map(self._attempt, [some[first : first + share] for first in range(0, len(some), share)])
 
             try:
                 ahead = search()
-                while results := list(itertools.chain.from_iterable(ahead)):
+                while parts := list(ahead):
+                    results = [result for part, _ in parts for result in part]
+                    seconds = sum(spent for _, spent in parts) / len(results)
                     size = min(2 * size, BATCH)  # the first answers come soon
                     ahead = search()  # while these are classified
                     digits = self._classified([result for result in results if not isinstance(result, DigitsError)])
@@ -146,14 +151,16 @@ class Reader:
             finally:
                 pool.shutdown(cancel_futures=True)  # who wants no more does not wait for pictures that are left
 
-    def _attempt(self, pictures: list[PictureLike]) -> list[Searched | DigitsError]:
+    def _attempt(self, pictures: list[PictureLike]) -> tuple[list[Searched | DigitsError], float]:
+        """What is found in each of ``pictures``, and the seconds that this thread worked on them."""
+        start = time.thread_time()
         results: list[Searched | DigitsError] = []
         for picture in pictures:
             try:
                 results.append(self._find(picture))
             except DigitsError as error:
                 results.append(error)
-        return results
+        return results, time.thread_time() - start
 
 
 def _changed(images: Tensor, width: float, turn: float) -> Tensor:
