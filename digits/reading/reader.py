@@ -20,8 +20,9 @@ from torch import Tensor
 from digits.errors import DigitsError
 from digits.exchange.model_folder import load_model
 from digits.network import DeepDigits, native_bfloat16, to_input
+from digits.reading.parts import Box
 from digits.reading.picture import PictureLike, open_picture
-from digits.reading.segment import Box, Found, find_digits
+from digits.reading.segment import Found, find_digits
 
 GUESS = 0.5  # confidence below which ink is rather no digit
 BATCH = 64  # pictures that are opened before their digits are classified together
@@ -134,8 +135,8 @@ class Reader:
 
             def search() -> Iterator[tuple[list[Searched | DigitsError], float]]:
                 some = list(itertools.islice(waiting, size))
-                share = max(size // (4 * threads), 1)  # as handing over each picture alone takes time too
-                share = size if seconds < QUICK else share
+                # handing over each picture alone takes time too
+                share = size if seconds < QUICK else max(size // (4 * threads), 1)
                 return pool.map(self._attempt, [some[first : first + share] for first in range(0, len(some), share)])
 
             try:

@@ -1,17 +1,16 @@
 """A picture taken apart into single digits, in reading order."""
 
 import itertools
-import statistics
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from digits.reading.ink import Gray, Ink, Mask, find_ink, polarities
-from digits.reading.lines import without_frame, without_lines
+from digits.reading.lines import without_lines
 from digits.reading.mnist_image import mnist_image, padded, stroke_width
+from digits.reading.parts import Box, connected, erase_frames, is_edge_of_page, join, rows, usual_height
 
 SMALL = 112  # pixels: a picture whose longer side is shorter is enlarged
 TINY = 3  # pictures that are enlarged so many times are cut out by a program and hold no ruled lines
@@ -23,53 +22,8 @@ SHARP = 0.4  # how far ink turns to paper, at the rim of a stroke, in a length o
 FINE = 0.15  # of a digit's longer side: strokes that are wider must be no less sharp than such
 MANY = 300  # pieces of ink: more of them are a texture, not writing
 PIECES = 20  # of ink for each digit, and 10 besides: where there are more, what looks like digits is texture too
-UNDERLINE = 6  # times as wide as high: what lies below a digit, is wider than it and is no part of it
-LEAST_READ = 0.5  # of the ink: with less of it in digits, it is rather paper
-FRAMED, CELLS = 0.3, 0.08  # of a frame's height: the least that one digit in it has, and that three of a table have
-AROUND = 0.8  # of a digit's height and width: how much of it has a frame's ink on each side
+LEAST_READ = 0.5  # of the ink without frames: with less of it in digits, it is rather paper
 WIDE = 1.0  # width by height: what is wider may be several digits that touch
-
-
-class Box(NamedTuple):
-    """A rectangle in pixels, as Pillow crops it: ``right`` and ``bottom`` are outside."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-        return self.right - self.left
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return self.bottom - self.top
-
-    def around(self, other: "Box") -> "Box":
-        """The smallest box that holds this one and ``other``."""
-        return Box(
-            min(self.left, other.left), min(self.top, other.top),
-            max(self.right, other.right), max(self.bottom, other.bottom),
-        )  # fmt: skip
-
-
-@dataclass
-class Part:
-    """Ink that makes one digit, or perhaps several that touch."""
-
-    labels: list[int]  # of its connected pieces
-    box: Box
-    area: int  # pixels of ink
-
-    def mask(self, labels: NDArray[Any]) -> Mask:
-        """Where in its box it is, ``labels`` being the number of each pixel's piece."""
-        inside = labels[self.box.top : self.box.bottom, self.box.left : self.box.right]
-        if len(self.labels) == 1:
-            return (inside == self.labels[0]).view(np.uint8)
-        return np.isin(inside, self.labels).view(np.uint8)
 
 
 @dataclass
@@ -113,21 +67,22 @@ def _digits_of(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> list[Found]:
     """What may be digits, where ``ink`` says how inky each pixel is and ``mask`` which of them are ink.
 
     ``stroke`` is the usual width of strokes in pixels; ``tiny``: the picture was enlarged ``TINY`` times or more.
+    What is drawn around digits is taken out of ``mask``, in place.
     """
-    labels, parts = _connected(mask, stroke)
+    labels, parts = connected(mask, stroke)
     if len(parts) > MANY:
         return []
-    if _erase_frames(mask, labels, parts):
-        labels, parts = _connected(mask, stroke)
-    inside = [part for part in parts if not _is_edge_of_page(part, labels)]
+    if erase_frames(mask, labels, parts):
+        labels, parts = connected(mask, stroke)
+    inside = [part for part in parts if not is_edge_of_page(part, labels)]
     if inside and tiny:  # cut out tightly: along the edges there may be strokes of the digit
         inside = [part for part in parts if part in inside or stroke_width(part.mask(labels)) < THIN * stroke]
     parts = inside or [part for part in parts if _fills(part.box, mask, tiny)]  # cut out tightly
     if not parts:
         return []
-    usual = _usual_height(parts)
+    usual = usual_height(parts)
     found = []
-    for number, row in enumerate(_rows(_join(parts, usual, stroke))):
+    for number, row in enumerate(rows(join(parts, usual, stroke))):
         for part in row:
             box = part.box
             own = part.mask(labels)
@@ -142,119 +97,10 @@ def _digits_of(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> list[Found]:
     return found if len(parts) <= 10 + PIECES * len(found) else []
 
 
-def _connected(mask: Mask, stroke: float) -> tuple[NDArray[Any], list[Part]]:
-    """The connected pieces of ``mask``, small breaks bridged: their numbers, int32 (H, W), and each of them."""
-    gap = max(round(0.8 * stroke), 1)
-    kernel = np.ones((gap, gap), np.uint8)  # with the default border, closing widens what is near the picture's edge
-    bridged = mask | cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    # OpenCV's default algorithm is three times as slow here
-    _, labels, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(bridged, 8, cv2.CV_32S, cv2.CCL_BBDT)
-    parts = [
-        Part([label], Box(x, y, x + w, y + h), area)
-        for label, (x, y, w, h, area) in enumerate(stats.tolist())
-        if label and max(w, h) > 0.01 * max(mask.shape)
-    ]
-    return labels, parts
-
-
-def _erase_frames(mask: Mask, labels: NDArray[Any], parts: list[Part]) -> bool:
-    """Take what is drawn around digits out of ``mask``, also where they touch it; whether there was any."""
-    found = False
-    for part in parts:
-        left, top, right, bottom = part.box
-        own = part.mask(labels) & mask[top:bottom, left:right]
-        inner = without_frame(own)
-        if inner is own and _is_frame(part, parts, labels):
-            inner = np.zeros_like(own)
-        if inner is not own:
-            mask[top:bottom, left:right] ^= own ^ inner
-            found = True
-    return found
-
-
-def _is_edge_of_page(part: Part, labels: NDArray[Any]) -> bool:
-    """Whether ``part`` is a shadow, a frame or what lies beside the page: it runs along the picture's edge."""
-    height, width = labels.shape
-    box = part.box
-    edges = (
-        (box.left == 0, labels[:, 0]), (box.right == width, labels[:, -1]),
-        (box.top == 0, labels[0]), (box.bottom == height, labels[-1]),
-    )  # fmt: skip
-    contact = sum(np.count_nonzero(edge == part.labels[0]) for touches, edge in edges if touches)
-    if not contact:
-        return False
-    long = box.width + box.height if box.width > width / 2 and box.height > height / 2 else max(box.width, box.height)
-    along = contact > 0.7 * long and long > 0.2 * max(height, width)
-    solid = part.area > 0.7 * box.width * box.height and max(box.width / width, box.height / height) > 0.4
-    through = box.top == 0 and box.bottom == height  # as a 1 that was cut out tightly
-    return along or (solid and not through)
-
-
 def _fills(box: Box, picture: Mask, tiny: bool) -> bool:
     """Whether ``box`` is the whole of ``picture``, or of a tiny one almost."""
     share = FILLED if tiny else 1.0
     return box.height >= share * picture.shape[0] and box.width >= share * picture.shape[1]
-
-
-def _is_frame(part: Part, parts: list[Part], labels: NDArray[Any]) -> bool:
-    """Whether ``part`` is drawn around others of ``parts``, as the boxes, circles and tables of forms are."""
-    left, top, right, bottom = part.box
-    within = [
-        (box.left - left, box.top - top, box.right - left, box.bottom - top)
-        for box in (other.box for other in parts)
-        if left < box.left and top < box.top and box.right < right and box.bottom < bottom
-        and box.height > CELLS * part.box.height
-    ]  # fmt: skip
-    if not within:
-        return False
-    ink = part.mask(labels)
-    heights = []
-    for x, y, end, low in within:
-        sides = ink[y:low, :x].any(1), ink[y:low, end:].any(1), ink[:y, x:end].any(0), ink[low:, x:end].any(0)
-        if min(side.mean() for side in sides) > AROUND:
-            heights.append(low - y)
-    return len(heights) > 2 or any(height > FRAMED * part.box.height for height in heights)
-
-
-def _usual_height(parts: list[Part]) -> float:
-    """The height that the picture's digits have, in pixels."""
-    boxes = [part.box for part in parts]
-    sizes = [max(box.width, box.height) for box in boxes if box.width < UNDERLINE * box.height]
-    sizes = sizes or [box.width for box in boxes]
-    return statistics.median(size for size in sizes if size > 0.4 * max(sizes))
-
-
-def _join(parts: list[Part], usual: float, stroke: float) -> list[Part]:
-    """Pieces of one digit put together: a 5's bar, a broken 0."""
-    before = 0
-    while len(parts) != before:  # what was joined may reach further pieces
-        before, waiting, parts = len(parts), sorted(parts, key=lambda part: -part.area), []
-        for part in waiting:
-            for other in parts:
-                if _belongs(other.box, part.box, usual, stroke):
-                    other.labels += part.labels
-                    other.box = other.box.around(part.box)
-                    other.area += part.area
-                    break
-            else:
-                parts.append(part)
-    return parts
-
-
-def _belongs(a: Box, b: Box, usual: float, stroke: float) -> bool:
-    """Whether ``b``, the smaller, is a piece of ``a``'s digit."""
-    across = max(a.left, b.left) - min(a.right, b.right)  # the gap between them, negative where they overlap
-    down = max(a.top, b.top) - min(a.bottom, b.bottom)
-    both = a.around(b)
-    if max(b.width, b.height) < max(0.08 * usual, stroke):
-        return False
-    upper, lower = (a, b) if a.top < b.top else (b, a)
-    if down > 0 and lower.width > max(upper.width, UNDERLINE * lower.height):
-        return False
-    if -across > 0.5 * min(a.width, b.width):  # one above the other
-        return down < 2 * stroke or (down < 0.25 * usual and both.height < 1.35 * usual)
-    beside = across < min(0.12 * usual, 2 * stroke) and down < 0.12 * usual
-    return beside and b.height < 0.5 * a.height and both.height < 1.35 * usual
 
 
 def _is_digit_like(ink: Ink, own: Mask, usual: float) -> bool:
@@ -303,18 +149,3 @@ def _between_cuts(ink: Ink, mask: Mask, box: Box, row: int) -> dict[tuple[int, i
         part = Box(box.left + left, box.top + top, box.left + right, box.top + bottom)
         pieces[i, j] = Found(mnist_image(cut[top:bottom], own[top:bottom]), part, row)
     return pieces if any(last == len(cuts) - 1 for _, last in pieces) else {}
-
-
-def _rows(parts: list[Part]) -> list[list[Part]]:
-    """``parts`` by lines of writing, from above, each from left to right."""
-    rows: list[list[Part]] = []
-    for part in sorted(parts, key=lambda part: part.box.top + part.box.bottom):
-        middle = (part.box.top + part.box.bottom) / 2
-        for row in rows:
-            near = min(row, key=lambda other: abs(other.box.left - part.box.left)).box
-            if near.top < middle < near.bottom:
-                row.append(part)
-                break
-        else:
-            rows.append([part])
-    return [sorted(row, key=lambda part: part.box.left) for row in rows]
