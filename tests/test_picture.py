@@ -84,6 +84,31 @@ def test_a_png_of_16_bits_is_brought_to_8(tmp_path: Path):
     assert looks_like(gray_of(tmp_path / "a.png"), EXPECTED)
 
 
+@pytest.mark.parametrize(
+    ("ink", "paper"),
+    [
+        ((255, 235, 60), (245, 245, 240)),
+        ((200, 50, 40), (50, 125, 50)),
+        ((60, 110, 190), (230, 60, 50)),
+    ],
+    ids=["yellow on white", "red on green", "blue on red"],
+)
+@pytest.mark.parametrize(("name", "mode"), [("a.png", "RGB"), ("a.png", "RGBA"), ("a.jpg", "RGB"), ("a.gif", "RGB")])
+def test_ink_that_is_as_bright_as_its_paper_is_seen_by_its_colour(
+    ink: tuple[int, ...], paper: tuple[int, ...], name: str, mode: str, tmp_path: Path
+):
+    stroke = np.asarray(scene())[:, :, :1] == DARK
+    Image.fromarray(np.where(stroke, np.uint8(ink), np.uint8(paper))).convert(mode).save(tmp_path / name)
+    gray = gray_of(tmp_path / name).astype(int)
+    assert abs(gray[stroke[:, :, 0]].mean() - gray[~stroke[:, :, 0]].mean()) > 60
+
+
+def test_ink_that_is_darker_than_its_paper_is_seen_by_its_brightness():
+    stroke = np.asarray(scene())[:, :, :1] == DARK
+    blue_on_cream = Image.fromarray(np.where(stroke, np.uint8((40, 60, 170)), np.uint8((250, 245, 225))))
+    assert np.array_equal(gray_of(blue_on_cream), np.asarray(blue_on_cream.convert("L")))
+
+
 def test_a_cmyk_jpeg_and_tiff_are_understood(tmp_path: Path):
     for name in ("a.jpg", "a.tif"):
         scene().convert("CMYK").save(tmp_path / name)

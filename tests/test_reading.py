@@ -280,6 +280,11 @@ def test_faint_pencil_with_grain_is_read(reader: Reader):
     assert text(reader.read(picture.clip(0, 255).astype(np.uint8))) == "274/905"
 
 
+def test_a_yellow_pen_on_white_is_read(reader: Reader):
+    ink = 1 - page("427")[:, :, None] / 255
+    assert text(reader.read((245 * (1 - ink) + np.array((255, 235, 60)) * ink).astype(np.uint8))) == "427"
+
+
 def test_fragments_of_a_bold_digits_paper_are_not_read_in_its_place(reader: Reader):
     for index in (15, 862):
         ys, xs = np.nonzero(DIGITS[index] > 100)

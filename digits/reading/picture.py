@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from digits.errors import DigitsError
+from digits.reading.colour import as_rgb, gray_matrix
 from digits.reading.ink import Gray
 
 PictureLike: TypeAlias = "str | Path | BinaryIO | Image.Image | NDArray[Any]"
@@ -31,6 +32,7 @@ MOST_BYTES = 300_000_000  # of a file that comes through a pipe
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # EPS, say, would start Ghostscript
 _WHOLE = {"WEBP", "AVIF", "HEIF"}
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # brands in a file's first box
+_COLOURED = {"RGB", "RGBA", "P", "CMYK", "YCbCr", "HSV"}
 _BAND = 1 << 22  # values that are converted at a time
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT: dict[Any, Callable[[Gray], Gray]] = {  # by the orientation that EXIF tells
@@ -60,7 +62,8 @@ def open_picture(source: PictureLike, longest: int) -> tuple[Gray, float]:
         longest: pixels, at least 1; smaller pictures stay as they are, larger ones are reduced by averaging areas.
 
     Returns:
-        uint8 (H, W), and the scale: its longer side by that of ``source``. What is transparent is white if what is
+        uint8 (H, W), and the scale: its longer side by that of ``source``. Grey is brightness, or where that shows
+        little and colours much, the mixture of them with the most contrast. What is transparent is white if what is
         visible is dark, and else black; but where a picture's greater part is visible, with light and dark of its own,
         it is as bright as most of that.
 
@@ -164,12 +167,12 @@ def _opened(file: BinaryIO, head: bytes) -> Image.Image:
 
 
 def _draft(image: JpegImagePlugin.JpegImageFile, longest: int) -> None:
-    """Have the decoder leave out colours and reduce by 2, 4 or 8, as far as ``longest`` pixels remain."""
+    """Have the decoder reduce by 2, 4 or 8, as far as ``longest`` pixels remain."""
     if image.info.get("progressive"):  # the decoder keeps all coefficients, however much it reduces
         _check_size(image)
     factor = max((factor for factor in (2, 4, 8) if max(image.size) >= factor * longest), default=1)
     width, height = (max(side // factor, 1) for side in image.size)
-    image.draft("L", (width, height))
+    image.draft(None, (width, height))
 
 
 @contextlib.contextmanager
@@ -225,13 +228,16 @@ def _gray_and_alpha(image: Image.Image) -> tuple[Gray, Gray | None]:
     if image.mode == "F" or image.mode.startswith("I"):  # more than 8 bits
         return _levels(lambda: (np.asarray(band) for band in _bands(image))), None
     gray = np.empty((image.height, image.width), np.uint8)
-    alpha = np.empty_like(gray) if image.has_transparency_data else None
+    alpha = np.empty_like(gray) if _is_transparent(image) else None
+    matrix = gray_matrix(image.size, _bands(image)) if alpha is None and image.mode in _COLOURED else None
     top = 0
     for band in _bands(image):
         rows = slice(top, top := top + band.height)
         if band.mode == "LAB":  # which Pillow converts by a colour profile only
             band = band.getchannel("L")
-        if alpha is None:
+        if matrix is not None:
+            gray[rows] = np.asarray(as_rgb(band).convert("L", matrix))
+        elif alpha is None:
             gray[rows] = np.asarray(band.convert("L"))
         else:
             band = band.convert("LA").convert("RGBA") if band.mode == "La" else band.convert("RGBA")
@@ -240,8 +246,18 @@ def _gray_and_alpha(image: Image.Image) -> tuple[Gray, Gray | None]:
     return gray, alpha
 
 
+def _is_transparent(image: Image.Image) -> bool:
+    if image.mode == "RGBA":  # of which many are opaque
+        least, _ = cast(tuple[tuple[int, int], ...], image.getextrema())[3]
+        return least < 255
+    return image.has_transparency_data
+
+
 def _bands(image: Image.Image) -> Iterator[Image.Image]:
     rows = max(_BAND // image.width, 1)
+    if rows >= image.height:
+        yield image  # no copy
+        return
     for top in range(0, image.height, rows):
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
