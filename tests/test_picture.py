@@ -14,6 +14,7 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 from digits.errors import DigitsError
+from digits.reading import gray as grays
 from digits.reading import picture
 from digits.reading.picture import open_picture
 
@@ -400,7 +401,7 @@ def test_a_stream_without_end_is_not_read_to_its_end(monkeypatch: pytest.MonkeyP
 
 def test_bands_make_no_seams(monkeypatch: pytest.MonkeyPatch):
     whole = gray_of(drawing(0, 0)), gray_of(Image.fromarray(GRAY)), gray_of(GRAY)
-    monkeypatch.setattr(picture, "_BAND", 100)
+    monkeypatch.setattr(grays, "BAND", 100)
     for before, after in zip(
         whole, (gray_of(drawing(0, 0)), gray_of(Image.fromarray(GRAY)), gray_of(GRAY)), strict=True
     ):

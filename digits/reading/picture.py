@@ -5,17 +5,16 @@ import io
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, cast
+from typing import Any, BinaryIO, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from digits.errors import DigitsError
-from digits.reading.colour import as_rgb, gray_matrix
+from digits.reading.gray import array_levels, gray_levels
 from digits.reading.ink import Gray
 
 PictureLike: TypeAlias = "str | Path | BinaryIO | Image.Image | NDArray[Any]"
@@ -32,8 +31,6 @@ MOST_BYTES = 300_000_000  # of a file that comes through a pipe
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # EPS, say, would start Ghostscript
 _WHOLE = {"WEBP", "AVIF", "HEIF"}
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # brands in a file's first box
-_COLOURED = {"RGB", "RGBA", "P", "CMYK", "YCbCr", "HSV"}
-_BAND = 1 << 22  # values that are converted at a time
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT: dict[Any, Callable[[Gray], Gray]] = {  # by the orientation that EXIF tells
     2: np.fliplr,
@@ -194,10 +191,7 @@ def _from_image(image: Image.Image, longest: int, whole: int | None = None) -> t
         if image.format == "TIFF":  # reads tags, of which Pillow may warn, with the pixels
             with _quiet():
                 image.load()
-        gray, alpha = _gray_and_alpha(image)
-        gray = _reduced(gray, longest)
-        if alpha is not None:
-            gray = _over_paper(gray, _reduced(alpha, longest))
+        gray = gray_levels(image, longest)
     with _quiet():
         try:
             orientation = image.getexif().get(_ORIENTATION)
@@ -220,70 +214,6 @@ def _too_big(most: int, size: str = "") -> DigitsError:
     return DigitsError(f"is too big to be decoded: {size}more than {most // 1_000_000} million")
 
 
-def _gray_and_alpha(image: Image.Image) -> tuple[Gray, Gray | None]:
-    """Brightness (H, W) of ``image``, multiplied by its opacity if it has one, and that opacity; both uint8.
-
-    Band by band: a big picture is not kept as RGBA, float and grey at once.
-    """
-    if image.mode == "F" or image.mode.startswith("I"):  # more than 8 bits
-        return _levels(lambda: (np.asarray(band) for band in _bands(image))), None
-    gray = np.empty((image.height, image.width), np.uint8)
-    alpha = np.empty_like(gray) if _is_transparent(image) else None
-    matrix = gray_matrix(image.size, _bands(image)) if alpha is None and image.mode in _COLOURED else None
-    top = 0
-    for band in _bands(image):
-        rows = slice(top, top := top + band.height)
-        if band.mode == "LAB":  # which Pillow converts by a colour profile only
-            band = band.getchannel("L")
-        if matrix is not None:
-            gray[rows] = np.asarray(as_rgb(band).convert("L", matrix))
-        elif alpha is None:
-            gray[rows] = np.asarray(band.convert("L"))
-        else:
-            band = band.convert("LA").convert("RGBA") if band.mode == "La" else band.convert("RGBA")
-            alpha[rows] = np.asarray(band.getchannel("A"))
-            gray[rows] = cv2.multiply(np.asarray(band.convert("L")), alpha[rows], scale=1 / 255)
-    return gray, alpha
-
-
-def _is_transparent(image: Image.Image) -> bool:
-    if image.mode == "RGBA":  # of which many are opaque
-        least, _ = cast(tuple[tuple[int, int], ...], image.getextrema())[3]
-        return least < 255
-    return image.has_transparency_data
-
-
-def _bands(image: Image.Image) -> Iterator[Image.Image]:
-    rows = max(_BAND // image.width, 1)
-    if rows >= image.height:
-        yield image  # no copy
-        return
-    for top in range(0, image.height, rows):
-        yield image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _reduced(gray: Gray, longest: int) -> Gray:
-    scale = longest / max(gray.shape)
-    if scale >= 1:
-        return gray
-    height, width = (max(round(side * scale), 1) for side in gray.shape)
-    return np.asarray(cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _over_paper(gray: Gray, alpha: Gray) -> Gray:
-    """``gray``, which is multiplied by ``alpha``, on paper that it stands out from; all uint8 (H, W)."""
-    visible = alpha > 127
-    if visible.all() or not alpha.any():
-        paper = 255.0
-    else:
-        paper = 255.0 if gray.sum(dtype=np.int64) < alpha.sum(dtype=np.int64) / 2 else 0.0
-        if visible.mean() > 0.5:  # may be a sheet that was cut out, with ink of its own
-            low, most, high = np.percentile(gray[visible] / alpha[visible], (5, 50, 95))
-            if high - low > 0.25:
-                paper = 255 * most
-    return np.clip(np.round(gray + paper * (1 - alpha / np.float32(255))), 0, 255).astype(np.uint8)
-
-
 # ---- arrays
 
 
@@ -301,22 +231,5 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.dtype == bool:
         array = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype != np.uint8:
-        parts = np.array_split(array, min(-(-array.size // _BAND), len(array)))
-        array = _levels(lambda: parts)
+        array = array_levels(array)
     return Image.fromarray(array)
-
-
-def _levels(bands: Callable[[], Iterable[NDArray[Any]]]) -> Gray:
-    """Values of any range, in ``bands`` of rows, as 0 to 255; which range it is :func:`open_picture` says."""
-    lowest, highest = np.min([band.min() for band in bands()]), np.max([band.max() for band in bands()])
-    if not np.isfinite([lowest, highest]).all():
-        raise DigitsError("has values that are NaN or infinite")
-    if lowest < -0.1:
-        raise DigitsError(f"has negative values, down to {lowest:g}; a picture's go from 0 to 1 or from 0 to 255")
-    if np.issubdtype(highest.dtype, np.floating) and highest <= 1.1:
-        top = 1.0
-    else:
-        top = 2.0 ** max(np.ceil(np.log2(float(highest) + 1)), 8) - 1
-    return np.concatenate(
-        [np.round(np.clip(band.astype(np.float32) / top, 0, 1) * 255).astype(np.uint8) for band in bands()]
-    )
