@@ -101,6 +101,30 @@ def test_a_shadow_over_half_the_page_is_not_ink():
     assert (mask != without).mean() < 0.01
 
 
+def in_shadow(picture: NDArray[np.uint8], kind: str, strength: float = 0.6) -> NDArray[np.uint8]:
+    """``picture`` with a shadow that begins within some 4 pixels: over its lower right, or round, as of a head."""
+    y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
+    middle = picture.shape[0] / 2, picture.shape[1] / 2
+    inside = {
+        "half": (x - middle[1]) * 0.8 + (y - middle[0]) * 0.6,
+        "round": 0.4 * picture.shape[1] - np.hypot(x - picture.shape[1] * 0.9, y - middle[0]),
+    }[kind]
+    return (picture * (1 - strength / (1 + np.exp(-np.clip(inside, -99, 99))))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["half", "round"])
+@pytest.mark.parametrize("rows", [("427", "318"), ("5",)], ids="/".join)
+def test_digits_in_and_beside_a_shadow_with_a_sharp_edge_are_read(reader: Reader, rows: tuple[str, ...], kind: str):
+    picture = in_shadow(page(*rows), kind)
+    assert text(reader.read(picture)) == "/".join(rows)
+
+
+@pytest.mark.parametrize("kind", ["half", "round"])
+@pytest.mark.parametrize("strength", [0.3, 0.6])
+def test_a_shadow_with_a_sharp_edge_on_an_empty_page_is_no_digit(reader: Reader, kind: str, strength: float):
+    assert reader.read(in_shadow(np.full((400, 500), 235, np.uint8), kind, strength)) == []
+
+
 def test_a_6_that_fills_a_tiny_square_keeps_its_back():
     enlarged = cv2.resize(drawn(SIX), (112, 112), interpolation=cv2.INTER_CUBIC)
     ink, _ = find_ink(enlarged, light_on_dark=False)

@@ -17,6 +17,9 @@ RIM = 9  # pixels: around ink, where the paper of a small picture is not looked 
 SMALL = 160  # pixels on the longer side: in such pictures the soft rims are a good part of the paper
 LEAST_CONTRAST = 0.08  # of ink against the paper beside it; less is dirt, shadow or noise
 EVEN = 0.05  # of the contrast: how much the paper's brightness may vary where one brightness serves for all of it
+SHADED = 0.6  # of what is dark: in a shadow so much at least is wider than any stroke
+DARKEST = 0.2  # of the paper's brightness: a shadow leaves more of it
+NEAR = 5  # pixels of the small picture, within which a shadow's edge lies
 CLEAR_SKEW = 1.0  # of the grey levels; more says of itself which side is ink
 SURE, FAINT = 0.5, 0.3  # of the way from paper to ink: what is ink, and what is where it touches such
 CORNER = 0.06  # of the shorter side: where the corners are looked at, which are rather paper
@@ -29,22 +32,26 @@ MOST = 0.5  # of the paper: how much is flat at least
 CERTAIN_INK = 0.85  # quantile of the ink pixels' darkness that counts as full ink
 
 
-def find_ink(gray: Gray, light_on_dark: bool) -> tuple[Ink, Mask]:
+def find_ink(gray: Gray, light_on_dark: bool, shadows: bool = True) -> tuple[Ink, Mask]:
     """How inky each pixel of ``gray`` is, and which of them are ink; none where the picture is blank, or no paper.
 
     Args:
         gray: the picture.
         light_on_dark: whether the ink is lighter than the paper.
+        shadows: whether there may be shadows that begin abruptly, as in photos.
     """
     picture: Ink = (~gray if light_on_dark else gray) / np.float32(255)
     size = max(gray.shape)
     if size > 200:  # grain of paper and camera
         picture = cv2.GaussianBlur(picture, (0, 0), size / 1200)
-    paper = _paper(picture)
+    paper, nearest = _paper(picture, light_on_dark, shadows)
     darkness = paper - picture
     darkness /= np.maximum(paper, 0.15)  # in place, here and below: new memory for a big picture is slow
     step = -(-size // SAMPLED)
     some = cv2.blur(darkness, (step, step))[::step, ::step]  # with what is lighter than paper, without grain
+    if nearest is not None:
+        np.subtract(nearest, picture, out=darkness)
+        darkness /= np.maximum(nearest, 0.15)
     np.clip(darkness, 0, 1, out=darkness)
     levels = _levels(darkness)
     if levels is None:
@@ -98,28 +105,64 @@ def _scaled(picture: NDArray[Any], scale: float) -> tuple[int, int]:
     return max(round(width * scale), 1), max(round(height * scale), 1)
 
 
-def _paper(picture: Ink) -> Ink:
-    """The brightness of the paper: one for all, (1, 1), or, where light is uneven, the lightest near each pixel."""
+def _paper(picture: Ink, inverted: bool, shadows: bool) -> tuple[Ink, Ink | None]:
+    """The brightness of the paper: one for all, (1, 1), or, where light is uneven, the lightest near each pixel.
+
+    Where a shadow begins abruptly that is too smooth to be told ink by, and the second answer serves for it: how bright
+    the paper may be that is nearest to the picture. It is None elsewhere.
+    """
     levels = (picture * 255).astype(np.uint8)
     threshold, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
-    light = levels > threshold
-    clean = light
-    if max(picture.shape) <= SMALL:
-        clean = cv2.erode(light.view(np.uint8), np.ones((RIM, RIM), np.uint8)).view(np.bool_)
-    if clean.any() and not light.all():
-        lightest = picture[clean]
-        bright = quantile(lightest, 0.5)
-        contrast = bright - float(picture[~light].mean())
-        lightest -= bright
-        if float(np.abs(lightest, out=lightest).mean()) < EVEN * contrast:
-            return np.full((1, 1), bright, np.float32)
+    even = _brightness_if_even(picture, levels > threshold)
+    if even is not None and not shadows:
+        return even, None
     scale = min(PAPER_SIZE / max(picture.shape), 1)
     small = cv2.resize(picture, _scaled(picture, scale), interpolation=cv2.INTER_AREA)
     reach = max(round(max(small.shape) * 0.25) | 1, 3)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, kernel, borderType=cv2.BORDER_REPLICATE)
+    if shadows and _is_shadowed(small, paper, threshold / 255, inverted):
+        wide = cv2.copyMakeBorder(small, *(reach,) * 4, cv2.BORDER_CONSTANT, value=0)  # so that no corner is filled
+        sharp = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, kernel)[reach:-reach, reach:-reach]
+        near = np.ones((NEAR, NEAR), np.uint8)
+        bounds = [f(sharp, near, borderType=cv2.BORDER_REPLICATE) for f in (cv2.erode, cv2.dilate)]
+        nearest = np.clip(picture, *(cv2.resize(bound, picture.shape[::-1]) for bound in bounds))
+    elif even is not None:
+        return even, None
+    else:
+        nearest = None
     paper = cv2.GaussianBlur(paper, (0, 0), reach / 6)
-    return cv2.resize(paper, picture.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(paper, picture.shape[::-1], interpolation=cv2.INTER_LINEAR), nearest
+
+
+def _brightness_if_even(picture: Ink, light: NDArray[np.bool_]) -> Ink | None:
+    """The brightness (1, 1) of what is ``light``, if it varies little; else None."""
+    clean = light
+    if max(picture.shape) <= SMALL:
+        clean = cv2.erode(light.view(np.uint8), np.ones((RIM, RIM), np.uint8)).view(np.bool_)
+    if not clean.any() or light.all():
+        return None
+    lightest = picture[clean]
+    bright = quantile(lightest, 0.5)
+    contrast = bright - float(picture[~light].mean())
+    lightest -= bright
+    if float(np.abs(lightest, out=lightest).mean()) < EVEN * contrast:
+        return np.full((1, 1), bright, np.float32)
+    return None
+
+
+def _is_shadowed(picture: Ink, paper: Ink, threshold: float, inverted: bool) -> bool:
+    """Whether there is a shadow: most of what is dark is wider than strokes, so ``paper`` has it, but no ink.
+
+    ``threshold`` parts light from dark in ``picture``, which may be ``inverted``.
+    """
+    dark = paper < threshold
+    if not dark.any() or dark.all() or dark.sum() < SHADED * (picture < threshold).sum():
+        return False
+    shade, light = float(np.median(paper[dark])), float(np.median(paper[~dark]))
+    if inverted:
+        shade, light = 1 - light, 1 - shade
+    return shade > DARKEST * light
 
 
 def _levels(darkness: Ink) -> tuple[float, float] | None:

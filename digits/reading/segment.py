@@ -50,7 +50,7 @@ def find_digits(gray: Gray) -> list[list[Found]]:
     answers: list[list[Found]] = []
     unlikely: list[list[Found]] = []  # where most of the ink is not in the digits: the page's edge, it seems
     for light_on_dark in polarities(gray):
-        ink, mask = find_ink(gray, light_on_dark)
+        ink, mask = find_ink(gray, light_on_dark, shadows=enlarged == 1)
         stroke = stroke_width(mask)
         if not tiny:
             mask = without_lines(mask, stroke)
