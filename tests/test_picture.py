@@ -28,8 +28,8 @@ def scene(width: int = 60, height: int = 40) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def gray_of(source: picture.PictureLike, longest: int = 1000) -> np.ndarray:
-    return open_picture(source, longest)[0]
+def gray_of(source: picture.PictureLike, longest: int = 1000, colours: bool = False) -> np.ndarray:
+    return open_picture(source, longest, colours)[0]
 
 
 def looks_like(gray: np.ndarray, expected: np.ndarray, tolerance: float = 3) -> bool:
@@ -100,14 +100,14 @@ def test_ink_that_is_as_bright_as_its_paper_is_seen_by_its_colour(
 ):
     stroke = np.asarray(scene())[:, :, :1] == DARK
     Image.fromarray(np.where(stroke, np.uint8(ink), np.uint8(paper))).convert(mode).save(tmp_path / name)
-    gray = gray_of(tmp_path / name).astype(int)
+    gray = gray_of(tmp_path / name, colours=True).astype(int)
     assert abs(gray[stroke[:, :, 0]].mean() - gray[~stroke[:, :, 0]].mean()) > 60
 
 
 def test_ink_that_is_darker_than_its_paper_is_seen_by_its_brightness():
     stroke = np.asarray(scene())[:, :, :1] == DARK
     blue_on_cream = Image.fromarray(np.where(stroke, np.uint8((40, 60, 170)), np.uint8((250, 245, 225))))
-    assert np.array_equal(gray_of(blue_on_cream), np.asarray(blue_on_cream.convert("L")))
+    assert np.array_equal(gray_of(blue_on_cream, colours=True), np.asarray(blue_on_cream.convert("L")))
 
 
 def test_a_cmyk_jpeg_and_tiff_are_understood(tmp_path: Path):

@@ -21,13 +21,13 @@ COLOURED = {"RGB", "RGBA", "P", "CMYK", "YCbCr", "HSV"}  # Pillow's modes
 BAND = 1 << 22  # values that are converted at a time
 
 
-def gray_levels(image: Image.Image, longest: int) -> Gray:
-    """``image`` as uint8 (H, W), its longer side ``longest`` pixels at most; see :func:`~.picture.open_picture`.
+def gray_levels(image: Image.Image, longest: int, colours: bool) -> Gray:
+    """``image`` as uint8 (H, W), its longer side ``longest`` pixels at most; all as in :func:`~.picture.open_picture`.
 
     Raises:
         DigitsError: the values are no picture's.
     """
-    gray, alpha = _gray_and_alpha(image)
+    gray, alpha = _gray_and_alpha(image, colours)
     gray = _reduced(gray, longest)
     return gray if alpha is None else _over_paper(gray, _reduced(alpha, longest))
 
@@ -42,7 +42,7 @@ def array_levels(array: NDArray[Any]) -> Gray:
     return _levels(lambda: parts)
 
 
-def _gray_and_alpha(image: Image.Image) -> tuple[Gray, Gray | None]:
+def _gray_and_alpha(image: Image.Image, colours: bool) -> tuple[Gray, Gray | None]:
     """Brightness (H, W) of ``image``, multiplied by its opacity if it has one, and that opacity; both uint8.
 
     Band by band: a big picture is not kept as RGBA, float and grey at once.
@@ -51,7 +51,8 @@ def _gray_and_alpha(image: Image.Image) -> tuple[Gray, Gray | None]:
         return _levels(lambda: (np.asarray(band) for band in _bands(image))), None
     gray = np.empty((image.height, image.width), np.uint8)
     alpha = np.empty_like(gray) if _is_transparent(image) else None
-    matrix = _gray_matrix(image.size, _bands(image)) if alpha is None and image.mode in COLOURED else None
+    mixed = colours and alpha is None and image.mode in COLOURED
+    matrix = _gray_matrix(image.size, _bands(image)) if mixed else None
     top = 0
     for band in _bands(image):
         rows = slice(top, top := top + band.height)

@@ -46,7 +46,7 @@ _big_lock = threading.Lock()  # threads decode one big picture at a time, or eac
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Pillow's log of odd files would reach the terminal
 
 
-def open_picture(source: PictureLike, longest: int) -> tuple[Gray, float]:
+def open_picture(source: PictureLike, longest: int, colours: bool = False) -> tuple[Gray, float]:
     """``source`` as grey levels, upright, its longer side ``longest`` pixels at most.
 
     Args:
@@ -57,10 +57,11 @@ def open_picture(source: PictureLike, longest: int) -> tuple[Gray, float]:
             Floats: 0 to 1, or, if one is above 1.1, as integers; what resampling has put a little outside is cut. The
             same goes for files of 16 bits and of floats.
         longest: pixels, at least 1; smaller pictures stay as they are, larger ones are reduced by averaging areas.
+        colours: whether grey may be, where brightness shows little, the mixture of red, green and blue that has the
+            most contrast; else it is brightness.
 
     Returns:
-        uint8 (H, W), and the scale: its longer side by that of ``source``. Grey is brightness, or where that shows
-        little and colours much, the mixture of them with the most contrast. What is transparent is white if what is
+        uint8 (H, W), and the scale: its longer side by that of ``source``. What is transparent is white if what is
         visible is dark, and else black; but where a picture's greater part is visible, with light and dark of its own,
         it is as bright as most of that.
 
@@ -72,13 +73,13 @@ def open_picture(source: PictureLike, longest: int) -> tuple[Gray, float]:
     try:
         if isinstance(source, str | Path):
             with Path(source).open("rb") as file:
-                return _from_file(file, longest)
+                return _from_file(file, longest, colours)
         if isinstance(source, np.ndarray):
-            return _from_image(_from_array(source), longest)
+            return _from_image(_from_array(source), longest, colours)
         if isinstance(source, Image.Image):
-            return _from_image(source, longest)
+            return _from_image(source, longest, colours)
         if hasattr(source, "read"):
-            return _from_file(source, longest)
+            return _from_file(source, longest, colours)
         raise DigitsError("a picture is a path, a binary file, a Pillow image or a NumPy array")
     except DigitsError as error:
         raise DigitsError(f"{name}: {error}") from error
@@ -117,7 +118,7 @@ def _name(source: object) -> str:
 # ---- files
 
 
-def _from_file(file: BinaryIO, longest: int) -> tuple[Gray, float]:
+def _from_file(file: BinaryIO, longest: int, colours: bool) -> tuple[Gray, float]:
     if not file.seekable():
         file = whole_stream(file)
     file.seek(0)
@@ -128,8 +129,8 @@ def _from_file(file: BinaryIO, longest: int) -> tuple[Gray, float]:
         with _opened(file, head) as image:
             whole = max(image.size)
             if isinstance(image, JpegImagePlugin.JpegImageFile):
-                _draft(image, longest)
-            return _from_image(image, longest, whole)
+                _draft(image, longest, colours)
+            return _from_image(image, longest, colours, whole)
     except (DigitsError, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -163,13 +164,13 @@ def _opened(file: BinaryIO, head: bytes) -> Image.Image:
             raise
 
 
-def _draft(image: JpegImagePlugin.JpegImageFile, longest: int) -> None:
-    """Have the decoder reduce by 2, 4 or 8, as far as ``longest`` pixels remain."""
+def _draft(image: JpegImagePlugin.JpegImageFile, longest: int, colours: bool) -> None:
+    """Have the decoder reduce by 2, 4 or 8, as far as ``longest`` pixels remain, and leave out colours if it may."""
     if image.info.get("progressive"):  # the decoder keeps all coefficients, however much it reduces
         _check_size(image)
     factor = max((factor for factor in (2, 4, 8) if max(image.size) >= factor * longest), default=1)
     width, height = (max(side // factor, 1) for side in image.size)
-    image.draft(None, (width, height))
+    image.draft(None if colours else "L", (width, height))
 
 
 @contextlib.contextmanager
@@ -183,7 +184,7 @@ def _quiet() -> Iterator[None]:
 # ---- images
 
 
-def _from_image(image: Image.Image, longest: int, whole: int | None = None) -> tuple[Gray, float]:
+def _from_image(image: Image.Image, longest: int, colours: bool, whole: int | None = None) -> tuple[Gray, float]:
     """As :func:`open_picture`; ``whole`` is the longer side before the decoder reduced it."""
     whole = whole or max(image.size)
     _check_size(image)
@@ -191,7 +192,7 @@ def _from_image(image: Image.Image, longest: int, whole: int | None = None) -> t
         if image.format == "TIFF":  # reads tags, of which Pillow may warn, with the pixels
             with _quiet():
                 image.load()
-        gray = gray_levels(image, longest)
+        gray = gray_levels(image, longest, colours)
     with _quiet():
         try:
             orientation = image.getexif().get(_ORIENTATION)

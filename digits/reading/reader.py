@@ -66,10 +66,15 @@ class Reader:
 
     @staticmethod
     def _find(picture: PictureLike) -> Searched:
+        colours = False
         gray, scale = open_picture(picture, LONGEST)
         answers = find_digits(gray)
+        if not any(answers):  # perhaps the ink is as bright as the paper
+            colours = True
+            gray, scale = open_picture(picture, LONGEST, colours)
+            answers = find_digits(gray)
         if scale < 1 and answers[0] and statistics.median(digit.box.height for digit in answers[0]) < SMALL:
-            gray, scale = open_picture(picture, LONGEST * 2)  # small writing on a large page: a closer look
+            gray, scale = open_picture(picture, LONGEST * 2, colours)  # small writing on a large page: a closer look
             answers = find_digits(gray)
         return answers, scale
 
