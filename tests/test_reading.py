@@ -1,10 +1,14 @@
 """How pictures are read: ink found, lines taken out, digits parted, made like MNIST's, classified."""
 
+import io
+import os
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from digits import Digit, Reader
@@ -431,6 +435,16 @@ def test_many_pictures_come_in_their_order_and_a_bad_one_stops_nothing(reader: R
     results = list(reader.read_many([page("1"), tmp_path / "none.png", page("2"), np.zeros((5, 5, 5)), page("3")]))
     assert [text(result) for result in results[::2]] == ["1", "2", "3"]
     assert all(isinstance(result, DigitsError) for result in results[1::2])
+
+
+def test_a_blank_picture_is_read_from_a_pipe_though_it_is_looked_at_twice(reader: Reader):
+    content = io.BytesIO()
+    Image.new("RGB", (60, 40), "white").save(content, "PNG")
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(content.getvalue())
+    with os.fdopen(reading, "rb") as pipe:
+        assert reader.read(pipe) == []
 
 
 def test_reading_one_by_one_and_many_at_once_gives_the_same(reader: Reader):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from digits.errors import DigitsError
 from digits.exchange.model_folder import load_model
 from digits.network import DeepDigits, native_bfloat16, to_input
 from digits.reading.parts import Box
-from digits.reading.picture import PictureLike, open_picture
+from digits.reading.picture import PictureLike, open_picture, whole_stream
 from digits.reading.segment import Found, find_digits
 
 GUESS = 0.5  # confidence below which ink is rather no digit
@@ -66,6 +66,8 @@ class Reader:
 
     @staticmethod
     def _find(picture: PictureLike) -> Searched:
+        if hasattr(picture, "seekable") and not picture.seekable():
+            picture = whole_stream(cast(BinaryIO, picture))  # as it may be opened again
         colours = False
         gray, scale = open_picture(picture, LONGEST)
         answers = find_digits(gray)
