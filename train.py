@@ -8,11 +8,12 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from digits.errors import DigitsError
-from digits.overrides import check_command_line, check_settings
+from digits.overrides import check_command_line, check_settings, message_of
 
 log = logging.getLogger("digits")
 CONF = Path(__file__).resolve().parent / "conf"
@@ -31,7 +32,7 @@ def run(settings: DictConfig) -> float:
     try:
         config = check_settings(settings)
         OmegaConf.save(settings, run_dir / "config.yaml", resolve=True)
-        summary = train(config, run_dir)
+        summary = train(config, run_dir, list(hydra_config.overrides.task))
     except Exception as error:
         expected = isinstance(error, DigitsError | OSError)
         log.error(str(error), exc_info=not expected)
@@ -40,9 +41,6 @@ def run(settings: DictConfig) -> float:
         if hydra_config.mode == RunMode.MULTIRUN:
             return float("nan")  # the other jobs go on; a sweeper takes it for a failed trial
         sys.exit(getattr(error, "exit_status", 1))
-    except KeyboardInterrupt:
-        print("train.py: interrupted before the training began", file=sys.stderr)
-        sys.exit(130)
     rank_zero_only(print_run)(summary)  # of several hosts the first
     if summary["status"] == "interrupted":
         sys.exit(130)
@@ -60,9 +58,16 @@ def main() -> None:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises, and does not print, what it meets
     try:
         run()
+    except HydraException as error:
+        print(f"train.py: {message_of(error)}", file=sys.stderr)
+        sys.exit(2)
     except OSError as error:
-        print(f"train.py: the run folder cannot be made: {error}; name another with hydra.run.dir=...", file=sys.stderr)
+        setting = "hydra.sweep.dir" if {"-m", "--multirun"} & set(sys.argv) else "hydra.run.dir"
+        print(f"train.py: the run folder cannot be made: {error}; name another with {setting}=...", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # not while it trained, of which Lightning takes care
+        print("train.py: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

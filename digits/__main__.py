@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ predict does, and where not exactly one digit is found, that is an error.
 EXPORT = """\
 Write a model into a folder, as the Hugging Face hub has them: weights (safetensors) and the network's settings. Or
 into one file: for torch (.pt, a dict of config and state_dict), for ONNX (.onnx, from uint8 images to probabilities) or
-for Keras (.keras, or the legacy .h5).
+for Keras (.keras, or the legacy .h5), whose format has no place for the temperature: its probabilities differ.
 """
 IMPORT_KERAS = """\
 Read the weights of the original Keras model, without Keras or TensorFlow, and write them into a folder as digits export
@@ -34,8 +35,9 @@ nothing of what it is sent. With --space, write that page as a Space for the Hug
 """
 PREDICT = """\
 Read the digits of pictures: one line a picture, with its name, the digits in reading order, rows parted by a slash, and
-the confidence of the least certain digit. PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, AVIF; HEIC with pillow-heif. Files that
-cannot be read are named on stderr, the others are read, and the exit status is 1.
+the confidence of the least certain digit. PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, AVIF; HEIC with pillow-heif. Of several
+pages or frames it is the first. Files that cannot be read are named on stderr, the others are read, and the exit status
+is 1.
 """
 TPU_CHECK = """\
 Compile the train step and the test step for a TPU, on a machine without one, by the TPU's own compiler, and say what
@@ -177,8 +179,9 @@ def _import_keras(options: argparse.Namespace) -> None:
 
 
 def _push(options: argparse.Namespace) -> None:
-    from digits.exchange.hub import files_to_push, push
+    from digits.exchange.hub import check_name, files_to_push, push
 
+    check_name(options.repository)
     if options.dry_run:
         folder, files = files_to_push(options.model)
         print("\n".join(str(folder / file) for file in files))
@@ -191,7 +194,7 @@ def _demo(options: argparse.Namespace) -> None:
         from digits.demo.space import write_space
 
         write_space(options.space, options.model)
-        print(f"hf upload OWNER/NAME {options.space} . --repo-type space")
+        print(f"hf upload OWNER/NAME {shlex.quote(str(options.space))} . --repo-type space")
     else:
         from digits.demo import serve
 
@@ -217,8 +220,6 @@ def run() -> None:
     After `digits predict` at once: to be taken down, torch's libraries would be read into another 130 MB of memory.
     """
     predicting = sys.argv[1:2] == ["predict"]
-    if predicting:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # while the network reads, others search the next pictures
     status = main()
     if predicting:
         with contextlib.suppress(OSError):  # a pipe that was closed

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import logging
+import math
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import ProgressBar, WeightAveraging
 from torch import Tensor
 from tqdm import tqdm
 
+from digits.errors import DigitsError
 from digits.network import BatchNorm
 
 log = logging.getLogger("digits")
@@ -38,9 +40,9 @@ class RisingAverage(WeightAveraging):
         self._measured = 0  # the step after which statistics were last measured
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Bring the averages to where the network is; Lightning makes them before it has moved the network."""
+        """Make the averages like the network; Lightning copies it before it has moved and converted it."""
         assert self._average_model is not None
-        self._average_model.to(pl_module.device)
+        self._average_model.to(pl_module.device, next(pl_module.parameters()).dtype)
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -115,11 +117,16 @@ class History(L.Callback):
         self.rows: list[dict[str, float]] = []
         self._images = 0
         self._start = self._stop = 0.0
+        self._validated = False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._images, self._start = 0, time.perf_counter()
-        self._stop = self._start
+        self._stop, self._validated = self._start, False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that there are new measurements; what an epoch without validation finds are those of an earlier one."""
+        self._validated = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the images, and note the time: validation comes before the epoch's end and is not training."""
@@ -136,13 +143,15 @@ class History(L.Callback):
         """Add a row, write the table, and say the epoch in one line."""
         pl_module.log_split("fit", "train")  # here, as Lightning calls the module's own hook after the callbacks'
         row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        row |= {key: value for key, value in metrics.items() if "/" in key}
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
+        row |= {key: value for key, value in metrics.items() if self._validated or key.startswith("train/")}
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         row["learning_rate"] = float(rate.cpu()) if isinstance(rate, Tensor) else rate
         row["images_per_second"] = round(self.images_per_second(), 1)
         row["train_seconds"] = round(self._stop - self._start, 3)
         self.rows.append(row)
+        if not math.isfinite(row["train/loss"]):
+            raise DigitsError(f"epoch {row['epoch']:.0f}: the loss is {row['train/loss']}; lower recipe.learning_rate")
         if trainer.is_global_zero:
             self._write()
             log.info(epoch_line(row, trainer.max_epochs or 0))
@@ -157,7 +166,7 @@ class History(L.Callback):
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        with self.path.open("w", newline="") as file:
+        with self.path.open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, columns)
             table.writeheader()
             table.writerows(self.rows)
@@ -165,7 +174,7 @@ class History(L.Callback):
 
 def epoch_line(row: dict[str, float], epochs: int) -> str:
     """A row of the history as one line of at most 80 characters."""
-    parts = [f"epoch {row['epoch']:.0f}/{epochs}"]
+    parts = [f"epoch {row['epoch']:.0f}" + (f"/{epochs}" if epochs > 0 else "")]
     for prefix, name in (("train", "train"), ("val", "val"), ("test_each_epoch", "test")):
         if f"{prefix}/loss" in row:
             parts.append(f"{name} {row[f'{prefix}/sparse_accuracy']:.2%} loss {row[f'{prefix}/loss']:.4f}")

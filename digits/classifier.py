@@ -129,7 +129,8 @@ class DigitClassifier(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam as Keras has it, or AdamW that decays kernels only; a constant or a one-cycle rate."""
         rate, on_xla = self.recipe["learning_rate"], self.device.type == "xla"
-        options: dict[str, Any] = {"capturable": on_xla, "fused": self.device.type in ("cpu", "cuda")}
+        fused = self.device.type in ("cpu", "cuda") and not self._clips()  # Lightning clips no fused optimizer's
+        options: dict[str, Any] = {"capturable": on_xla, "fused": fused}
         if self.recipe["optimizer"] == "adam":
             optimizer: torch.optim.Optimizer = KerasAdam(self.parameters(), rate, **options)
         else:
@@ -144,14 +145,18 @@ class DigitClassifier(L.LightningModule):
         optimizer.register_load_state_dict_post_hook(_take_layouts)
         if self.recipe["schedule"] == "constant":
             return optimizer
+        steps, warmup = int(self.trainer.estimated_stepping_batches), self.recipe["warmup"]
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=self.recipe["warmup"],
+            total_steps=steps,
+            pct_start=warmup if warmup * steps > 1 else 0.0,  # torch divides by the steps after the first
             cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _clips(self) -> bool:
+        return self._trainer is not None and bool(self._trainer.gradient_clip_val)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse to go on with a one-cycle schedule that was planned for another number of steps.

@@ -24,6 +24,10 @@ Limit = Annotated[
     Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | None,
     Field(description="a number of batches, a share of them from 0.0 to 1.0, or null"),
 ]
+Some = Annotated[
+    Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | None,
+    Field(description="a number of batches, a share of them above 0.0 and up to 1.0, or null for all"),
+]
 
 
 class DataConfig(_Section):
@@ -31,7 +35,7 @@ class DataConfig(_Section):
 
     name: Literal["mnist", "mnist5k"] = Field(description="mnist or mnist5k")
     data_dir: Folder
-    batch_size: Count
+    batch_size: int = Field(ge=2, description="a whole number from 2, as batch normalisation needs more than one")
     val_size: int = Field(ge=0, lt=60_000, description="a whole number from 0 to 59,999")
     test_each_epoch: bool = Field(description="true or false")
     offline_fallback: bool = Field(description="true or false")
@@ -92,7 +96,7 @@ class TrainerConfig(_Section):
     devices: Literal["auto", 1] | Annotated[list[int], Field(min_length=1, max_length=1)] = Field(
         description="auto, 1, or the number of a GPU in brackets: one GPU or CPU, or all cores of a TPU"
     )
-    strategy: str = Field(description="the name of a Lightning strategy, such as auto or ddp")
+    strategy: Literal["auto", "ddp"] = Field(description="auto or ddp")
     precision: Literal[
         "auto",
         16,
@@ -114,15 +118,13 @@ class TrainerConfig(_Section):
         description="a whole number from 1, or null for the recipe's"
     )
     min_epochs: Count | None
-    max_steps: int = Field(ge=-1, description="a whole number from 1, or -1 for no limit")
+    max_steps: Literal[-1] | Count = Field(description="a whole number from 1, or -1 for no limit")
     min_steps: Count | None
-    max_time: str | dict[str, int] | None = Field(description="DD:HH:MM:SS or null")
-    limit_train_batches: Limit
+    max_time: Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$")] | None = Field(description="DD:HH:MM:SS or null")
+    limit_train_batches: Some
     limit_val_batches: Limit
-    limit_test_batches: Limit
+    limit_test_batches: Some
     limit_predict_batches: Limit
-    overfit_batches: Limit
-    val_check_interval: Limit
     check_val_every_n_epoch: Count | None
     num_sanity_val_steps: int = Field(ge=-1, description="a whole number from 0, or -1 for all")
     log_every_n_steps: Count

@@ -28,7 +28,9 @@ def check_command_line(arguments: list[str], conf: Path) -> None:
     """
     options, unknown = get_args_parser().parse_known_args(arguments)
     if unknown:
-        raise ConfigError(f"{unknown[0]}: no such option; see python train.py --help")
+        if unknown[0].startswith("-"):
+            raise ConfigError(f"{unknown[0]}: no such option; see python train.py --help")
+        raise ConfigError(f"{unknown[0]}: overrides stand together; put -m before or behind all of them")
     if options.help or options.hydra_help or options.info or options.shell_completion:
         return
     if options.config_path or options.config_name or options.config_dir:
@@ -39,7 +41,7 @@ def check_command_line(arguments: list[str], conf: Path) -> None:
             for job in _jobs(overrides, options.multirun):
                 check_settings(compose("train", job))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(message_of(error)) from error
 
 
 def configure(overrides: list[str], conf: Path = CONF) -> Config:
@@ -49,7 +51,7 @@ def configure(overrides: list[str], conf: Path = CONF) -> Config:
         with initialize_config_dir(str(conf), version_base="1.3"):
             return check_settings(compose("train", [_forced(override) for override in parsed]))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(message_of(error)) from error
 
 
 def check_settings(settings: DictConfig) -> Config:
@@ -57,7 +59,7 @@ def check_settings(settings: DictConfig) -> Config:
     try:
         return check(OmegaConf.to_container(settings, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
     except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(message_of(error)) from error
 
 
 def _jobs(overrides: list[Override], multirun: bool) -> list[list[str]]:
@@ -88,7 +90,8 @@ def _prefix(override: Override) -> str:
     return "++" if plain else ""
 
 
-def _one_line(error: Exception) -> str:
+def message_of(error: Exception) -> str:
+    """What Hydra or OmegaConf says is wrong, on one line, without its search path."""
     text = str(error) or str(error.__cause__)
     text = re.split(r"\n\s*Config search path|\n\s*full_key|\n\s*See https?:", text)[0]
     text = text.replace("\nTo", ". To").replace("'++", "'")  # what _forced put before the key

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-import cv2
 from tqdm import tqdm
 
 from digits.errors import DigitsError
@@ -50,7 +49,6 @@ def predict(paths: Sequence[str], model: str | None = None, form: Form = "text",
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be in no encoding, or in another one
         sys.stdout.reconfigure(errors="backslashreplace")
-    cv2.setNumThreads(1)  # pictures are read side by side
     files: list[str] = []
     failed = 0
     reader = Reader(model)
@@ -111,7 +109,7 @@ def interruptible(results: Iterable[Item]) -> Iterator[Item]:
 def find_pictures(folder: Path) -> list[Path]:
     """The pictures in ``folder`` and its sub-folders, by their suffix, in natural order: 2.png before 10.png.
 
-    Hidden files and folders, and what :func:`predict` has drawn, are left out.
+    Hidden files and folders, what :func:`predict` has drawn, and pipes and the like are left out.
 
     Raises:
         DigitsError: the folder, or one in it, cannot be read.
@@ -123,7 +121,8 @@ def find_pictures(folder: Path) -> list[Path]:
             found += [Path(path, name) for name in names if not name.startswith(".") and not name.endswith(DRAWN)]
     except OSError as error:
         raise DigitsError(f"{error.filename}: cannot be read: {error.strerror}") from error
-    return sorted((path for path in found if path.suffix.lower() in SUFFIXES), key=_natural)
+    pictures = [path for path in found if path.suffix.lower() in SUFFIXES]
+    return sorted((path for path in pictures if path.is_file() or not path.exists()), key=_natural)
 
 
 def as_text(file: str, digits: Sequence[Digit], width: int) -> str:
@@ -181,7 +180,9 @@ def _values(digits: Sequence[Digit]) -> str:
 
 
 def _files_of(path: str) -> list[str]:
-    if path == STDIN or not Path(path).is_dir():
+    if not path:
+        raise DigitsError("a picture's name is empty")
+    if path == STDIN or not os.path.isdir(path):  # noqa: PTH112  # Path raises where it may not look
         return [path]
     if not (files := find_pictures(Path(path))):
         raise DigitsError(f"{path}: no picture in this folder (a file named *.png, *.jpg, *.webp, *.tif, *.bmp ...)")
@@ -189,15 +190,20 @@ def _files_of(path: str) -> list[str]:
 
 
 def _source(file: str) -> PictureLike:
-    return whole_stream(sys.stdin.buffer, "standard input") if file == STDIN else Path(file)
+    if file != STDIN:
+        return Path(file)
+    if sys.stdin is None:
+        raise DigitsError("standard input: is closed")
+    return whole_stream(sys.stdin.buffer, "standard input")
 
 
 def _drawn(file: str, files: Sequence[str]) -> Path:
     """Where ``file`` is drawn: its path from the folder that all ``files`` have in common, so that no two collide."""
-    folders = [Path(other).absolute().parent for other in files if other != STDIN]
+    folders = [os.path.dirname(os.path.abspath(other)) for other in files if other != STDIN]  # noqa: PTH100,PTH120
     if file == STDIN:
         return Path(f"stdin{DRAWN}")
-    return Path(f"{Path(file).absolute().relative_to(os.path.commonpath(folders))}{DRAWN}")
+    # by abspath, which takes out "..": the drawing would lie elsewhere
+    return Path(f"{os.path.relpath(os.path.abspath(file), os.path.commonpath(folders))}{DRAWN}")  # noqa: PTH100
 
 
 def _natural(path: Path) -> list[tuple[str, int, str]]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from digits import __version__, xla
 from digits.callbacks import History, Progress, RisingAverage
+from digits.checkpoints import RandomDraws, check_checkpoint, checkpoints
 from digits.classifier import DigitClassifier
 from digits.config import Config, RecipeConfig
 from digits.data.module import DigitDataModule
@@ -33,12 +36,15 @@ from digits.scoring import calibrated, score
 log = logging.getLogger("digits")
 for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # banners and advertisements
     logging.getLogger(name).setLevel(logging.WARNING)
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 # each run has a folder of its own, a resumed one too
 warnings.filterwarnings("ignore", message="The dirpath has changed", module="lightning")
 
 
-def train(config: Config, run_dir: Path) -> dict[str, Any]:
+def train(config: Config, run_dir: Path, overrides: Sequence[str] | None = None) -> dict[str, Any]:
     """Train, test and report as ``config`` says; everything that is written goes into ``run_dir``.
+
+    ``overrides`` are what `train.py` was called with, if it was: they go into the summary.
 
     Returns:
         The summary, as `summary.json` holds it. Its ``status`` is "completed", or "interrupted" after Ctrl-C.
@@ -48,19 +54,26 @@ def train(config: Config, run_dir: Path) -> dict[str, Any]:
     """
     start = time.perf_counter()
     run_dir.mkdir(parents=True, exist_ok=True)
+    if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
+        where = "checkpoints are in runs/<name>/<time>/checkpoints/"
+        raise DigitsError(f"ckpt_path={config.ckpt_path}: no such file; {where}")
     trainer, classifier, data, history = set_up(config, run_dir)
     if config.ckpt_path is not None:
         check_checkpoint(Path(config.ckpt_path), classifier)
 
     completed = _uninterrupted(trainer, trainer.fit, classifier, data, ckpt_path=config.ckpt_path, weights_only=True)
+    tested_epoch = len(history.rows)
     if completed:
         best = [callback.best_model_path for callback in _model_checkpoints(trainer) if callback.monitor]
         if any(best) and validation_chooses(config):
-            classifier.load_state_dict(torch.load(best[0], weights_only=True)["state_dict"])
+            checkpoint = torch.load(best[0], weights_only=True)
+            classifier.load_state_dict(checkpoint["state_dict"])
+            tested_epoch = checkpoint["epoch"] + 1
         completed = _uninterrupted(trainer, trainer.test, classifier, data, verbose=False)
 
-    summary = _summary(config, trainer, data, classifier, history)
+    summary = _summary(config, trainer, data, classifier, history, tested_epoch)
     summary |= {"status": "completed" if completed else "interrupted", "run_dir": str(run_dir)}
+    summary["overrides"] = overrides
     if completed:
         network = calibrated(classifier.network, config.model.model_dump(), data.val.images, data.val.labels)
         logits = torch.cat(classifier.test_logits).cpu()[: len(data.test)]  # without what filled up the last batch
@@ -137,13 +150,15 @@ def build_trainer(
     settings["log_every_n_steps"] = max(min(settings["log_every_n_steps"], steps_per_epoch), 1)  # a small set has few
     # first what has a part in a step, then what reads it
     callbacks: list[L.Callback] = [RisingAverage(config.recipe.average_decay)] if config.recipe.average_decay else []
-    callbacks += [*settings.pop("callbacks"), history]
+    callbacks += [*settings.pop("callbacks"), history, RandomDraws()]
     if settings["enable_progress_bar"]:
         callbacks.append(Progress(history))
     if settings["enable_checkpointing"]:
-        callbacks += _checkpoints(run_dir / "checkpoints", monitor=data.validates_on == "val")
+        callbacks += checkpoints(run_dir / "checkpoints", data.validates_on == "val", config.ckpt_path)
     if settings["logger"]:
         settings["logger"] = TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False)
+    if settings["profiler"] in PROFILERS:  # with its report in the run's folder
+        settings["profiler"] = PROFILERS[settings["profiler"]](dirpath=run_dir, filename="profile")
     if data.validates_on is None:
         settings["limit_val_batches"] = 0
     try:
@@ -190,68 +205,43 @@ def place(config: Config) -> dict[str, Any]:
     return {"accelerator": accelerator, "devices": 1 if devices == "auto" else devices, "precision": precision}
 
 
-def _checkpoints(folder: Path, monitor: bool) -> list[L.Callback]:
-    # on_train_epoch_end: after History has added the epoch's row
-    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    last = ModelCheckpoint(filename="last", save_on_exception=True, **common)
-    best = ModelCheckpoint(filename="best", monitor="val/sparse_accuracy", mode="max", **common)
-    return [best, last] if monitor else [last]
-
-
 def _model_checkpoints(trainer: L.Trainer) -> list[ModelCheckpoint]:
     return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
 
 
-def check_checkpoint(path: Path, classifier: DigitClassifier) -> None:
-    """Refuse a file that cannot be resumed from, before anything is trained.
+def _uninterrupted(trainer: L.Trainer, function: Any, *args: Any, **kwargs: Any) -> bool:
+    """Call a method of the trainer; False where Ctrl-C ended it.
 
     Raises:
-        DigitsError: there is no such file, it is no checkpoint of this project, or one of another network.
+        ConfigError: Lightning does not accept a setting, which it sees only now.
     """
-    if not path.is_file():
-        raise DigitsError(f"ckpt_path={path}: no such file; checkpoints are in runs/<name>/<time>/checkpoints/")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        state, recipe = checkpoint["state_dict"], checkpoint["hyper_parameters"]["recipe"]
-    except Exception as error:  # torch.load raises whatever a wrong file leads it to
-        raise DigitsError(f"ckpt_path={path}: not a checkpoint of this project, or a damaged one") from error
-    for name, tensor in classifier.state_dict().items():
-        if name not in state or state[name].shape != tensor.shape:
-            found = tuple(state[name].shape) if name in state else "nothing"
-            raise DigitsError(
-                f"ckpt_path={path}: a checkpoint of another network: {name} is {found}, here {tuple(tensor.shape)}"
-            )
-    if recipe["optimizer"] != classifier.recipe["optimizer"] or recipe["schedule"] != classifier.recipe["schedule"]:
-        raise DigitsError(
-            f"ckpt_path={path}: was trained with recipe.optimizer={recipe['optimizer']} recipe.schedule="
-            f"{recipe['schedule']}; resume with the same"
-        )
-
-
-def _uninterrupted(trainer: L.Trainer, function: Any, *args: Any, **kwargs: Any) -> bool:
-    """Call a method of the trainer; False where Ctrl-C ended it, its checkpoint then being written."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         function(*args, **kwargs)
     except SystemExit:  # Lightning saves and closes everything on Ctrl-C, ignores further ones, and exits
         if not trainer.interrupted:
             raise
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     finally:
         signal.signal(signal.SIGINT, handler)
     return not trainer.interrupted
 
 
 def _summary(
-    config: Config, trainer: L.Trainer, data: DigitDataModule, classifier: DigitClassifier, history: History
+    config: Config,
+    trainer: L.Trainer,
+    data: DigitDataModule,
+    classifier: DigitClassifier,
+    history: History,
+    tested_epoch: int,
 ) -> dict[str, Any]:
     assert data.digits is not None
     steady = history.rows[1:] or history.rows  # the first epoch warms up; a run of one has no other
     images = sum(row["images_per_second"] * row["train_seconds"] for row in steady)
     seconds = sum(row["train_seconds"] for row in steady)
     last = history.rows[-1] if history.rows else {}
-    tested = last
-    if validation_chooses(config):
-        tested = max(history.rows, key=lambda row: row.get("val/sparse_accuracy", 0.0), default=last)
+    tested = next((row for row in history.rows if row["epoch"] == tested_epoch), last)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
     return {
         "experiment": config.name,

@@ -296,8 +296,9 @@ UNREADABLE = {
     "cut short": (url(mnist_digit()[1][:400]), "truncated|damaged|cut short"),
     "large file": (url(bytes(MOST_BYTES + 1)), "larger than 20 MB"),
     "empty file": (url(b""), "empty"),
-    "no base64": ("data:;base64,A", "base64"),
+    "no base64": ("data:;base64,A", "did not arrive whole"),
     "nothing": (None, "empty"),
+    "no ASCII": ("data:image/png;base64,é", "did not arrive whole"),
     "a path": ({"path": "/etc/passwd"}, "empty"),
 }
 

@@ -73,9 +73,8 @@ def test_a_model_is_not_scored_on_its_own_training_digits(capsys: pytest.Capture
 
 def test_a_missing_model_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["evaluate", str(tmp_path / "no")]) == 1
-    assert capsys.readouterr().err == (
-        f"digits: {tmp_path / 'no'}: no model there; a run's folder, a model's folder, a *.ckpt or owner/model is one\n"
-    )
+    kinds = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or owner/model"
+    assert capsys.readouterr().err == f"digits: {tmp_path / 'no'}: no model there; {kinds} is one\n"
 
 
 def test_export_writes_a_model_that_evaluate_takes(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -4,7 +4,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
 from digits.__main__ import main
 from digits.errors import DigitsError
@@ -65,3 +65,19 @@ def test_a_refusal_of_the_hub_is_one_line(
     monkeypatch.setattr(client, "create_repo", refuse)
     assert main(["push", "me/digits", str(finished)]) == 1
     assert capsys.readouterr().err == "digits: me/digits: not uploaded: 403 Forbidden: no rights for this name\n"
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(
+    finished: Path, client: Client, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def fail(*_: object, **__: object) -> None:
+        raise HTTPError("Name or service not known")  # the parent of what the hub's client raises without a network
+
+    monkeypatch.setattr(client, "create_repo", fail)
+    assert main(["push", "me/digits", str(finished)]) == 1
+    assert capsys.readouterr().err == "digits: me/digits: not uploaded: Name or service not known\n"
+
+
+def test_a_name_that_the_hub_would_refuse_is_refused_at_once(finished: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["push", "a b/c", str(finished), "--dry-run"]) == 1
+    assert capsys.readouterr().err == "digits: a b/c: no name of a repository on the hub, such as owner/name\n"

@@ -69,6 +69,12 @@ def test_every_picture_of_the_card_is_in_the_folder(finished: Path):
     assert all((model / picture).is_file() for picture in pictures)
 
 
+def test_a_model_is_not_exported_onto_itself(finished: Path):
+    with pytest.raises(DigitsError, match="is the model itself"):
+        export(finished, finished / "model", half=True)
+    assert (finished / "model" / "plots" / "mistakes.png").exists()
+
+
 def test_half_the_size_reads_the_same(finished: Path, tmp_path: Path, images: torch.Tensor):
     export(finished, tmp_path / "half", half=True)
     full, half = finished / "model" / "model.safetensors", tmp_path / "half" / "model.safetensors"

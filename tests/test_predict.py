@@ -194,6 +194,33 @@ def test_the_drawing_has_a_size_for_eyes(size: tuple[int, int], tmp_path: Path):
         assert 350 <= max(image.size) <= 1500
 
 
+def test_what_is_drawn_stays_in_its_folder_whatever_the_pictures_paths_are(scans: Path, tmp_path: Path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    for folder in (tmp_path / "other", tmp_path / "here" / "b"):
+        folder.mkdir()
+        shutil.copy(scans / "2.jpg", folder / "1.jpg")
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["predict", "../other/1.jpg", "b/1.jpg", "--save", "out"]) == 0
+    drawn = {path.relative_to("out").as_posix() for path in Path("out").rglob("*.png")}
+    assert drawn == {f"other/1.jpg{DRAWN}", f"here/b/1.jpg{DRAWN}"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_in_a_folder_is_left_out_as_nobody_may_ever_write_to_it(scans: Path, tmp_path: Path):
+    shutil.copy(scans / "2.jpg", tmp_path)
+    os.mkfifo(tmp_path / "1.jpg")
+    assert find_pictures(tmp_path) == [tmp_path / "2.jpg"]
+
+
+def test_an_empty_name_is_no_folder(capsys):
+    assert run(capsys, "") == (1, [], ["digits: a picture's name is empty"])  # of an unset variable of the shell
+
+
+def test_a_closed_standard_input_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)  # what Python makes of `<&-`
+    assert run(capsys, "-") == (1, [], ["digits: standard input: is closed"])
+
+
 def test_boxes_are_drawn_where_the_digits_are(tmp_path: Path):
     draw_reading(Image.new("L", (600, 600), "white"), [digit(3)], tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:

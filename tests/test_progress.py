@@ -1,7 +1,6 @@
 """What a run shows while it trains, on a terminal 80 columns wide."""
 
 import os
-import pty
 import re
 import select
 import subprocess
@@ -13,6 +12,7 @@ from conftest import ROOT
 
 from digits.callbacks import epoch_line
 
+pty = pytest.importorskip("pty", reason="a terminal of our own needs POSIX")
 fcntl = pytest.importorskip("fcntl", reason="a terminal of our own needs POSIX")
 
 

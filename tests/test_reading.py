@@ -83,6 +83,12 @@ def drawn(marks: str) -> NDArray[np.uint8]:
     return np.array([[0 if mark == "#" else 255 for mark in row] for row in marks.split()], np.uint8)
 
 
+def page_as_png(row: str) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(page(row)).save(content, "PNG")
+    return content.getvalue()
+
+
 def text(digits: list[Digit]) -> str:
     return "/".join(lines(digits))
 
@@ -295,6 +301,44 @@ def test_digits_that_touch_are_parted(reader: Reader):
     assert text(reader.read(page("300", step=92, thick=5))) == "300"
 
 
+def written(*rows: str, height: int = 120, gap: int, down: int, uneven: int = 0) -> NDArray[np.uint8]:
+    """White paper with real digits in bold, ``height`` pixels high, ``gap`` pixels of paper beside and ``down`` below.
+
+    Of each two, one is ``uneven`` pixels lower.
+    """
+    paper = np.full((len(rows) * (height + down) + uneven + 100, len(rows[0]) * (height + gap) + 100), 255, np.uint8)
+    for y, row in enumerate(rows):
+        left = 50
+        for x, value in enumerate(row):
+            first, top, wide, tall = cv2.boundingRect((DIGITS[int(value)] > 60).view(np.uint8))
+            cut = DIGITS[int(value)][top : top + tall, first : first + wide]
+            ink = cv2.resize(cut, (round(wide * height / tall), height), interpolation=cv2.INTER_CUBIC)
+            ink = np.where(ink > 60, 220, 0).astype(np.uint8)
+            place = paper[50 + y * (height + down) + x % 2 * uneven :, left:][: ink.shape[0], : ink.shape[1]]
+            np.minimum(place, 255 - ink, out=place)
+            left += ink.shape[1] + gap
+    return paper
+
+
+def test_digits_that_stand_closer_than_a_stroke_is_wide_are_parted(reader: Reader):
+    assert text(reader.read(written("4073625", gap=6, down=0))) == "4073625"
+
+
+def test_rows_that_stand_closer_than_a_stroke_is_wide_are_parted(reader: Reader):
+    assert text(reader.read(written("407362", "253740", gap=30, down=24))) == "407362/253740"
+
+
+def test_digits_that_go_up_and_down_are_one_row(reader: Reader):
+    assert text(reader.read(written("407362", gap=30, down=0, uneven=65))) == "407362"
+
+
+def test_corners_that_the_lens_left_dark_are_no_digits(reader: Reader):
+    picture = page("427", "305").astype(np.float32)
+    y, x = (np.linspace(-1, 1, length) for length in picture.shape)
+    away = np.hypot(y[:, None], x[None])
+    assert text(reader.read((picture * (1 - 0.75 * np.clip(away - 0.9, 0, 1) / 0.5)).astype(np.uint8))) == "427/305"
+
+
 def test_a_digit_with_a_small_break_stays_one(reader: Reader):
     picture = page("0")
     column = picture.shape[1] // 2
@@ -437,6 +481,33 @@ def test_many_pictures_come_in_their_order_and_a_bad_one_stops_nothing(reader: R
     assert all(isinstance(result, DigitsError) for result in results[1::2])
 
 
+def test_pictures_that_cannot_be_opened_whatever_they_are_stop_nothing(reader: Reader, tmp_path):
+    closed = io.BytesIO()
+    closed.close()
+    (tmp_path / "cut.png").write_bytes(page_as_png("5")[:-400])
+    lazy = Image.open(tmp_path / "cut.png")
+    results = list(reader.read_many([page("1"), closed, io.StringIO("text"), lazy, page("2")]))  # type: ignore[list-item]
+    assert [text(result) for result in (results[0], results[-1])] == ["1", "2"]
+    assert all(isinstance(result, DigitsError) and "\n" not in str(result) for result in results[1:-1])
+
+
+def test_an_image_that_is_still_to_be_loaded_may_be_read_several_times_at_once(reader: Reader, tmp_path):
+    (tmp_path / "a.png").write_bytes(page_as_png("5"))
+    image = Image.open(tmp_path / "a.png")
+    assert [text(result) for result in reader.read_many([image] * 8)] == ["5"] * 8
+
+
+def test_what_came_before_an_error_of_the_pictures_source_is_read(reader: Reader):
+    def pictures():
+        yield from [page("1"), page("2"), page("3")]
+        raise RuntimeError("the camera is gone")
+
+    results = reader.read_many(pictures())
+    assert [text(next(results)) for _ in range(3)] == ["1", "2", "3"]
+    with pytest.raises(RuntimeError, match="the camera is gone"):
+        next(results)
+
+
 def test_a_blank_picture_is_read_from_a_pipe_though_it_is_looked_at_twice(reader: Reader):
     content = io.BytesIO()
     Image.new("RGB", (60, 40), "white").save(content, "PNG")
@@ -445,6 +516,23 @@ def test_a_blank_picture_is_read_from_a_pipe_though_it_is_looked_at_twice(reader
         pipe.write(content.getvalue())
     with os.fdopen(reading, "rb") as pipe:
         assert reader.read(pipe) == []
+
+
+@pytest.mark.parametrize("first_to_end", [0, 1])
+def test_readers_of_many_leave_the_threads_of_opencv_and_torch_as_they_were(reader: Reader, first_to_end: int):
+    threads = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(3)
+    torch.set_num_threads(3)
+    try:
+        both = [reader.read_many([page("1"), page("2")]) for _ in range(2)]
+        assert [text(next(each)) for each in both] == ["1", "1"]
+        assert (cv2.getNumThreads(), torch.get_num_threads()) == (1, 1)
+        both[first_to_end].close()
+        both[1 - first_to_end].close()
+        assert (cv2.getNumThreads(), torch.get_num_threads()) == (3, 3)
+    finally:
+        cv2.setNumThreads(threads[0])
+        torch.set_num_threads(threads[1])
 
 
 def test_reading_one_by_one_and_many_at_once_gives_the_same(reader: Reader):

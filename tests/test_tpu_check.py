@@ -53,7 +53,7 @@ def test_the_figures_agree_with_each_other(check: dict):
     assert 0 < check["memory_bytes_per_chip"] < 16e9
 
 
-@pytest.mark.parametrize("topology", ["v5e", "v9:2x4", "2x4", "v5e:2x"])
+@pytest.mark.parametrize("topology", ["v5e", "v9:2x4", "2x4", "v5e:2x", "v5e:0x4"])
 def test_an_unknown_topology_is_refused_with_what_is_allowed(topology: str, capsys: pytest.CaptureFixture[str]):
     assert main(["tpu-check", "--topology", topology]) == 2
     assert "v5e or v6e, a colon and a shape such as 2x4" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from conftest import ROOT, SMALL, configure
 
 from digits.classifier import DigitClassifier
 from digits.config import RecipeConfig
-from digits.errors import DigitsError
+from digits.errors import ConfigError, DigitsError
 from digits.exchange.model_folder import load_model
 from digits.scoring import logits_of
 from digits.training import recipe_epochs, train
@@ -138,18 +139,39 @@ def test_a_checkpoint_loads_as_the_averaged_classifier(finished: Path):
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path):
     exact = (*TINY, "trainer.precision=32-true", "trainer.max_epochs=3", "recipe.schedule=constant")
-    calm = ("model.conv_dropout=0", "model.dense_dropout=0", "recipe.warp=null")  # no draws that a resumed run repeats
-    train(configure(*exact, *calm), tmp_path / "whole")
-    train(configure(*exact, *calm, "trainer.max_epochs=1"), tmp_path / "first")
+    train(configure(*exact), tmp_path / "whole")
+    train(configure(*exact, "trainer.max_epochs=1"), tmp_path / "first")
     last = tmp_path / "first" / "checkpoints" / "last.ckpt"
-    train(configure(*exact, *calm, f"ckpt_path={last}"), tmp_path / "rest")
+    train(configure(*exact, f"ckpt_path={last}"), tmp_path / "rest")
 
     states = [torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("whole", "rest")]
     for key in ("state_dict", "current_model_state"):
         for name, tensor in states[0][key].items():
-            assert torch.allclose(tensor, states[1][key][name], atol=1e-6), name
+            assert torch.equal(tensor, states[1][key][name]), name  # with the same warps and dropouts, too
     rows = list(csv.DictReader((tmp_path / "rest" / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_a_resumed_run_remembers_the_best_epoch_of_the_one_before(tmp_path: Path):
+    wild = (*TINY, "recipe.average_decay=0", "recipe.schedule=constant", "recipe.learning_rate=0.1")
+    whole = train(configure(*wild, "trainer.max_epochs=4"), tmp_path / "whole")
+    train(configure(*wild, "trainer.max_epochs=2"), tmp_path / "first")
+    (tmp_path / "first").rename(tmp_path / "renamed")
+    last = tmp_path / "renamed" / "checkpoints" / "last.ckpt"
+    rest = train(configure(*wild, "trainer.max_epochs=4", f"ckpt_path={last}"), tmp_path / "rest")
+    assert rest["val/sparse_accuracy"] == whole["val/sparse_accuracy"] == max(accuracies(tmp_path / "rest"))
+    best = [load_model(tmp_path / run / "checkpoints" / "best.ckpt").weight_layers()[0] for run in ("whole", "rest")]
+    assert torch.equal(best[0].weight, best[1].weight)
+    assert torch.equal(load_model(tmp_path / "rest").weight_layers()[0].weight, best[0].weight)
+
+
+def test_a_run_may_be_resumed_from_a_checkpoint_that_has_lost_the_best_one(tmp_path: Path):
+    constant = (*TINY, "recipe.schedule=constant")
+    train(configure(*constant, "trainer.max_epochs=1"), tmp_path / "first")
+    (tmp_path / "first" / "checkpoints" / "best.ckpt").unlink()
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    content = train(configure(*constant, f"ckpt_path={last}"), tmp_path / "rest")
+    assert content["val/sparse_accuracy"] == accuracies(tmp_path / "rest")[1]
 
 
 def test_two_runs_of_one_seed_are_the_same_to_the_bit(tmp_path: Path):
@@ -218,12 +240,32 @@ def test_ctrl_c_stops_cleanly_and_the_run_can_be_resumed(train_py: Run, tmp_path
     assert "Traceback" not in stdout + stderr
     content = summary(tmp_path / "interrupted")
     assert content["status"] == "interrupted"
-    assert "ckpt_path=" in stdout
+    lines = stdout.splitlines()
+    _, script, *overrides = shlex.split(lines[lines.index("Resume with:") + 1])
+    assert script == "train.py"
 
-    resumed = train_py(*arguments[:-1], f"ckpt_path={content['last_checkpoint']}", "hydra.run.dir=resumed")
+    resumed = train_py(*overrides, "hydra.run.dir=resumed")
     assert resumed.returncode == 0, resumed.stderr
     rows = list(csv.DictReader((tmp_path / "resumed" / "metrics.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert all(0 < float(row["train_seconds"]) < 100 for row in rows)
+
+
+def test_ctrl_c_within_an_epoch_leaves_the_checkpoint_of_the_last_whole_one(tmp_path: Path, monkeypatch):
+    step = DigitClassifier.validation_step
+    calls: list[int] = []
+
+    def interrupted(self, *batch) -> None:  # stands in for Ctrl-C, whose moment could not be chosen
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        step(self, *batch)
+
+    monkeypatch.setattr(DigitClassifier, "validation_step", interrupted)
+    content = train(configure(*TINY, "trainer.limit_val_batches=2"), tmp_path)
+    assert content["status"] == "interrupted"
+    checkpoint = torch.load(content["last_checkpoint"], weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["global_step"]) == (0, 3)
 
 
 @pytest.fixture
@@ -233,7 +275,7 @@ def checkpoint(finished: Path) -> dict:
 
 def refused(path: Path, tmp_path: Path, *overrides: str) -> str:
     with pytest.raises(DigitsError) as error:
-        train(configure(*TINY, f"ckpt_path={path}", *overrides), tmp_path)
+        train(configure(*TINY, "recipe.learning_rate=1e-3", f"ckpt_path={path}", *overrides), tmp_path)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -264,8 +306,75 @@ def test_a_checkpoint_of_another_optimizer_is_refused(finished: Path, tmp_path: 
     assert "recipe.optimizer=adamw" in refused(last, tmp_path, "recipe=keras")
 
 
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("recipe.learning_rate=1e-4", "recipe.learning_rate=0.001"),
+        ("recipe.weight_decay=0.5", "recipe.weight_decay=0.02"),
+        ("recipe.average_decay=0", "recipe.average_decay=0.99"),
+        ("seed=1", "seed=0"),
+        ("data.val_size=335", "data.val_size=333"),
+    ],
+)
+def test_a_setting_that_a_resumed_run_would_ignore_is_refused(override, named, finished: Path, tmp_path: Path):
+    same_steps = ("trainer.max_epochs=5", "trainer.limit_train_batches=null")
+    assert named in refused(finished / "checkpoints" / "last.ckpt", tmp_path, *same_steps, override)
+
+
 def test_a_checkpoint_of_a_schedule_of_another_length_is_refused(finished: Path, tmp_path: Path):
     assert "steps" in refused(finished / "checkpoints" / "last.ckpt", tmp_path, "trainer.max_epochs=9")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("trainer.gradient_clip_val=0.1", "trainer.precision=bf16-mixed"),
+        ("trainer.precision=bf16-true",),
+        ("trainer.precision=64-true",),
+        ("trainer.max_epochs=1", "trainer.limit_train_batches=5"),  # a fifth of which is one step to warm up
+        ("trainer.accumulate_grad_batches=2",),
+        ("trainer.strategy=ddp",),
+    ],
+)
+def test_usual_settings_of_the_trainer_work(overrides: tuple[str, ...], tmp_path: Path):
+    assert train(configure(*TINY, *overrides), tmp_path)["status"] == "completed"
+
+
+def test_gradients_are_clipped(tmp_path: Path):
+    settings = (
+        "trainer.max_epochs=1",
+        "recipe=keras",
+        "model.l2=0",
+        "recipe.average_decay=0",
+        "recipe.learning_rate=1e-3",
+    )
+    moved = []
+    for run, clip in (("as they are", ()), ("clipped", ("trainer.gradient_clip_val=1e-9",))):
+        train(configure(*TINY, *settings, *clip), tmp_path / run)
+        moved.append(load_model(tmp_path / run).weight_layers()[-1].bias.abs().mean())  # which begins as zeros
+    assert moved[1] < moved[0] / 10
+
+
+def test_epochs_without_validation_have_no_figures_of_it(tmp_path: Path):
+    content = train(configure(*TINY, "trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2"), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [bool(row["val/loss"]) for row in rows] == [False, True, False]
+    assert content["val/sparse_accuracy"] is None
+
+
+def test_a_training_that_diverges_is_an_error(tmp_path: Path):
+    with pytest.raises(DigitsError, match=r"the loss is nan; lower recipe\.learning_rate"):
+        train(configure(*TINY, "recipe.learning_rate=1e30"), tmp_path)
+
+
+def test_a_share_of_batches_that_leaves_none_is_an_error_of_the_configuration(tmp_path: Path):
+    with pytest.raises(ConfigError, match="limit_test_batches"):
+        train(configure(*TINY, "trainer.limit_test_batches=0.0001"), tmp_path)
+
+
+def test_a_profile_lies_in_the_runs_folder(tmp_path: Path):
+    train(configure(*TINY, "trainer.profiler=simple"), tmp_path)
+    assert "run_training_epoch" in (tmp_path / "fit-profile.txt").read_text()
 
 
 def test_a_missing_gpu_is_one_line(train_py: Run):

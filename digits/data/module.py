@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from digits.data.source import DigitSet, load_digits
-from digits.errors import ConfigError
+from digits.errors import ConfigError, DigitsError
 from digits.metrics import PADDING
 
 Batch = dict[str, Tensor]  # "image": uint8 (N, 28, 28), 255 = ink; "label": int64 (N,), PADDING where none is meant
@@ -140,6 +141,21 @@ class DigitDataModule(L.LightningDataModule):
         self.train = Digits(digits.train_images[train], digits.train_labels[train])
         self.val = Digits(digits.train_images[val], digits.train_labels[val])
         self.test = Digits(digits.test_images, digits.test_labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What decides which images are trained on, for the checkpoint."""
+        assert self.digits is not None
+        return {"dataset": self.digits.name, "data.val_size": self.val_size, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with a run that was trained on images which are held out here.
+
+        Raises:
+            DigitsError: the dataset, ``val_size`` or the seed is another.
+        """
+        for name, here in self.state_dict().items():
+            if state_dict[name] != here:
+                raise DigitsError(f"ckpt_path: was trained with {name}={state_dict[name]}, not {here}: use the same")
 
     def load(self) -> DigitSet:
         """Read the files; raises DigitsError if they are missing or damaged and cannot be fetched."""

@@ -104,7 +104,7 @@ def load_mnist(data_dir: Path) -> DigitSet:
     except OSError as error:
         raise DigitsError(
             f"MNIST's files cannot be kept under data.data_dir={data_dir}: {error}; mend that (permission, free space) "
-            "or name another folder with data.data_dir=..."
+            "or name another folder with data.data_dir=... (digits evaluate: --data-dir)"
         ) from error
     train_images, train_labels, test_images, test_labels = (_parse_idx(files[f"{name}.gz"]) for name in _UNPACKED_MD5)
     return DigitSet("mnist", train_images, train_labels.long(), test_images, test_labels.long())
@@ -176,7 +176,8 @@ def _fetch(path: Path, md5: str, faults: dict[Path, str], silent: dict[str, str]
     reasons = "; ".join(f"{mirror} {reason}" for mirror, reason in (broken | silent).items())
     raise _NoMirrorError(
         f"{state}, and no mirror delivers it ({reasons}): put MNIST's four .gz files into {path.parent}, or name the "
-        "folder that holds MNIST/raw with data.data_dir=..., or ask for the 5,000 digits with data=mnist5k"
+        "folder that holds MNIST/raw with data.data_dir=..., or ask for the 5,000 digits with data=mnist5k "
+        "(digits evaluate: --data-dir, --data mnist5k)"
     )
 
 

@@ -5,7 +5,6 @@ reads it from memory: nothing that a visitor sends is ever written to a file.
 """
 
 import base64
-import binascii
 import io
 import os
 import signal
@@ -118,7 +117,7 @@ def _page(gradio: Any, reader: Reader) -> Any:
         with one_at_a_time:
             return read_url(reader, url)
 
-    html, css, js = ((Path(__file__).parent / f"page.{suffix}").read_text() for suffix in ("html", "css", "js"))
+    html, css, js = ((Path(__file__).parent / f"page.{suffix}").read_text("utf-8") for suffix in ("html", "css", "js"))
     with gradio.Blocks(title="DeepDigits", analytics_enabled=False) as page:
         gradio.HTML(
             html_template=html,
@@ -139,14 +138,17 @@ def read_url(reader: Reader, url: object) -> dict[str, object]:
         ``opened``: whether it is a picture at all.
     """
     try:
-        content = base64.b64decode(str(url).partition(",")[2])
+        try:
+            content = base64.b64decode(str(url).partition(",")[2])
+        except ValueError as error:
+            raise DigitsError("This file did not arrive whole.") from error
         if len(content) > MOST_BYTES:
             raise DigitsError(f"This file is larger than {MOST_BYTES // 1_000_000} MB.")
         file = io.BytesIO(content)
         file.name = "This file"  # what errors call it
         _check_size(file)
         found = reader.read(file)
-    except (DigitsError, binascii.Error) as error:
+    except DigitsError as error:
         return {"message": str(error), "digits": "", "opened": False}
     if not found:
         return {"message": BLANK, "digits": "", "opened": True}
@@ -164,7 +166,7 @@ def _check_size(file: io.BytesIO) -> None:
     try:
         with Image.open(file) as picture:
             pixels = picture.width * picture.height
-            whole = picture.format != "JPEG" or picture.info.get("progressive")
+            whole = picture.format not in ("JPEG", "MPO") or picture.info.get("progressive")
     except Image.DecompressionBombError as error:
         raise DigitsError("This picture has too many pixels.") from error
     except Exception:  # what is wrong with it, the reader will say

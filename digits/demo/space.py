@@ -63,7 +63,9 @@ def write_space(folder: Path, model: str | Path | None = None) -> None:
     except PackageNotFoundError:  # a checkout that is not installed
         lines = []
     known = {re.split(r"[^\w.-]", line)[0]: line for line in lines if "extra ==" not in line}
-    (folder / "requirements.txt").write_text("\n".join([INDEX, *(known.get(name, name) for name in NEEDED), ""]))
-    (folder / "README.md").write_text(README.format(gradio=gradio, digits=digits.__version__))
-    (folder / "app.py").write_text(APP)
-    (folder / ".gitattributes").write_text(BINARY)
+    (folder / "requirements.txt").write_text(
+        "\n".join([INDEX, *(known.get(name, name) for name in NEEDED), ""]), "utf-8"
+    )
+    (folder / "README.md").write_text(README.format(gradio=gradio, digits=digits.__version__), "utf-8")
+    (folder / "app.py").write_text(APP, "utf-8")
+    (folder / ".gitattributes").write_text(BINARY, "utf-8")

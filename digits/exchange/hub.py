@@ -3,10 +3,19 @@
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
 from digits.errors import DigitsError
 from digits.network import WEIGHTS
+
+
+def check_name(repository: str) -> None:
+    """Raise DigitsError if ``repository`` is no name of a repository."""
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise DigitsError(f"{repository}: no name of a repository on the hub, such as owner/name") from error
 
 
 def files_to_push(model: str | Path | None) -> tuple[Path, list[Path]]:
@@ -37,7 +46,7 @@ def push(model: str | Path | None, repository: str, private: bool = False) -> st
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="DeepDigits")
     except LocalTokenNotFoundError as error:
         raise DigitsError("the hub does not know you: run `hf auth login`, or set HF_TOKEN") from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DigitsError(f"{repository}: not uploaded: {reason}") from error
     return str(url)

@@ -6,6 +6,7 @@ And the way to and from its other forms, which are one file each.
 import copy
 import io
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ MNIST's are: light on dark, its height or width 20 pixels, its centre of mass in
 from digits.network import DeepDigits, to_input    # of the DeepDigits project
 
 network = DeepDigits.from_pretrained("path/to/this/folder")
-probabilities = network.probabilities(to_input(images))    # of uint8 images (N, 28, 28), 255 = ink
+probabilities = network.probabilities(to_input(images))    # of a uint8 tensor (N, 28, 28), 255 = ink
 ```
 
 ## Training
@@ -92,7 +93,7 @@ def save_model(
         (folder / "plots").mkdir(exist_ok=True)
     for picture in pictures:
         shutil.copyfile(picture, folder / "plots" / picture.name)
-    (folder / "README.md").write_text(model_card(summary, network, [picture.name for picture in pictures]))
+    (folder / "README.md").write_text(model_card(summary, network, [picture.name for picture in pictures]), "utf-8")
 
 
 def load_model(name: str | Path | None = None) -> DeepDigits:
@@ -116,7 +117,8 @@ def load_model(name: str | Path | None = None) -> DeepDigits:
     if path.is_dir():
         return _from_folder(path)
     if name is None or path.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
-        raise DigitsError(f"{path}: no model there; a run's folder, a model's folder, a *.ckpt or owner/model is one")
+        kinds = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or owner/model"
+        raise DigitsError(f"{path}: no model there; {kinds} is one")
     try:
         return DeepDigits.from_pretrained(str(name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
@@ -157,7 +159,9 @@ def export(name: str | Path | None, target: Path, half: bool = False, format: st
         return
     source = WEIGHTS if name is None else Path(name).expanduser()
     source = source / "model" if (source / "model").is_dir() else source
-    summary = json.loads((source / "summary.json").read_text()) if (source / "summary.json").is_file() else None
+    if target.resolve() == source.resolve():
+        raise ConfigError(f"{target}: is the model itself; name another folder")
+    summary = json.loads((source / "summary.json").read_text("utf-8")) if (source / "summary.json").is_file() else None
     save_model(target, network, summary, source / "plots", half)
 
 
@@ -176,13 +180,13 @@ def training_data(name: str | Path | None) -> str | None:
     source = WEIGHTS if name is None else Path(name).expanduser()
     for file in (source / "summary.json", source / "model" / "summary.json"):
         if file.is_file():
-            return json.loads(file.read_text()).get("dataset")
+            return json.loads(file.read_text("utf-8")).get("dataset")
     return None
 
 
 def _from_folder(path: Path) -> DeepDigits:
     try:
-        arguments = json.loads((path / "config.json").read_text())
+        arguments = json.loads((path / "config.json").read_text("utf-8"))
         weights = load_file(path / "model.safetensors")
     except FileNotFoundError as error:
         raise DigitsError(f"{path}: no model there: {Path(error.filename or '').name} is missing") from error
@@ -215,6 +219,17 @@ def _network(arguments: Any, weights: dict[str, torch.Tensor], path: Path) -> De
         reason = " ".join(str(error).split())[:150]
         raise DigitsError(f"{path}: a model of another network: {reason}") from error
     return network.eval()
+
+
+def _command(summary: dict[str, Any]) -> str:
+    """What trained it, without the folders of one machine."""
+    overrides = summary.get("overrides")
+    if overrides is None:  # not trained by train.py, or before it noted them
+        named = [f"experiment={summary['experiment']}"] if summary["experiment"] != "default" else []
+        overrides = [*named, f"seed={summary['seed']}"]
+    local = ("data.data_dir", "ckpt_path")
+    kept = [override for override in overrides if override.lstrip("+").partition("=")[0] not in local]
+    return shlex.join(["python", "train.py", *kept])
 
 
 def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]) -> str:
@@ -253,12 +268,8 @@ def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]
     held_out = f", {summary['val_images']:,} held out for validation" if summary["val_images"] else ""
     commit = f" (commit {summary['git_commit'][:10]})" if summary.get("git_commit") else ""
     training = (
-        f"`python train.py experiment={summary['experiment']} seed={summary['seed']}`"
-        if summary["experiment"] != "default"
-        else f"`python train.py seed={summary['seed']}`"
-    )
-    training += (
-        f": {summary['epochs']} epochs on {summary['train_images']:,} images of {dataset}{held_out}, "
+        f"`{_command(summary)}`: "
+        f"{summary['epochs']} epochs on {summary['train_images']:,} images of {dataset}{held_out}, "
         f"{summary['accelerator']}, {summary['precision']}; DeepDigits {summary['digits']}{commit}, "
         f"torch {summary['torch']}, lightning {summary['lightning']}."
     )

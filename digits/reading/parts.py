@@ -11,8 +11,12 @@ from numpy.typing import NDArray
 from digits.reading.ink import Mask
 from digits.reading.lines import without_frame
 
+BREAK, SMALL_BREAK = 0.8, 0.3  # times the stroke: breaks that are bridged
+WIDE, HIGH = 1.2, 0.75  # times its height: what is wider may be several digits, if two are as high as this at least
 UNDERLINE = 6  # times as wide as high, at least: below a digit, it is no part of it
 FRAMED, CELLS = 0.3, 0.08  # of a frame's height: the least that one digit in it has, and that three of a table have
+FEW = 5  # pieces of ink; from so many on, most of them are whole digits
+BESIDE = 0.4  # of the lower one's height: how much digits of one row share of it
 AROUND = 0.8  # of a digit's height and width: how much of it has a frame's ink on each side
 
 
@@ -59,9 +63,37 @@ class Part:
 
 
 def connected(mask: Mask, stroke: float) -> tuple[NDArray[Any], list[Part]]:
-    """The connected pieces of ``mask``, small breaks bridged: their numbers, int32 (H, W), and each of them."""
-    gap = max(round(0.8 * stroke), 1)
-    kernel = np.ones((gap, gap), np.uint8)  # with the default border, closing widens what is near the picture's edge
+    """The connected pieces of ``mask``, small breaks bridged: their numbers, int32 (H, W), and each of them.
+
+    What is wide may be digits that stand close to each other: there only the smallest breaks are bridged.
+    """
+    labels, parts = _bridged(mask, BREAK * stroke)
+    single = []
+    for part in parts:
+        pieces = _parted(mask, labels, part, stroke) if part.box.width > WIDE * part.box.height else []
+        single += pieces or [part]
+    return labels, single
+
+
+def _parted(mask: Mask, labels: NDArray[Any], part: Part, stroke: float) -> list[Part]:
+    """What ``part`` falls into where only the smallest breaks are bridged; none unless there are two as high as digits.
+
+    They get numbers of their own in ``labels``, in place.
+    """
+    left, top, right, bottom = part.box
+    inner, pieces = _bridged(part.mask(labels) & mask[top:bottom, left:right], SMALL_BREAK * stroke)
+    if sum(piece.box.height > HIGH * part.box.height for piece in pieces) < 2:
+        return []
+    before = int(labels.max())
+    labels[top:bottom, left:right][inner > 0] = before + inner[inner > 0]
+    boxes = [(left + x, top + y, left + end, top + low) for x, y, end, low in (piece.box for piece in pieces)]
+    return [Part([before + piece.labels[0]], Box(*box), piece.area) for piece, box in zip(pieces, boxes, strict=True)]
+
+
+def _bridged(mask: Mask, gap: float) -> tuple[NDArray[Any], list[Part]]:
+    """As :func:`connected`, with breaks of up to ``gap`` pixels bridged."""
+    side = max(round(gap), 1)
+    kernel = np.ones((side, side), np.uint8)  # with the default border, closing widens what is near the picture's edge
     bridged = mask | cv2.morphologyEx(mask, cv2.MORPH_CLOSE, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     # OpenCV's default algorithm is three times as slow here
     _, labels, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(bridged, 8, cv2.CV_32S, cv2.CCL_BBDT)
@@ -108,8 +140,11 @@ def _is_frame(part: Part, parts: list[Part], labels: NDArray[Any]) -> bool:
     return len(heights) > 2 or any(height > FRAMED * part.box.height for height in heights)
 
 
-def is_edge_of_page(part: Part, labels: NDArray[Any]) -> bool:
-    """Whether ``part`` is a shadow, a frame or what lies beside the page: it runs along the picture's edge."""
+def is_edge_of_page(part: Part, labels: NDArray[Any], photo: bool) -> bool:
+    """Whether ``part`` is a shadow, a frame or what lies beside the page: it runs along the picture's edge.
+
+    In a ``photo`` it may also be a corner that the lens left dark.
+    """
     height, width = labels.shape
     box = part.box
     edges = (
@@ -123,7 +158,10 @@ def is_edge_of_page(part: Part, labels: NDArray[Any]) -> bool:
     along = contact > 0.7 * long and long > 0.2 * max(height, width)
     solid = part.area > 0.7 * box.width * box.height and max(box.width / width, box.height / height) > 0.4
     through = box.top == 0 and box.bottom == height  # as a 1 that was cut out tightly
-    return along or (solid and not through)
+    two_edges = (box.left == 0 or box.right == width) and (box.top == 0 or box.bottom == height)
+    small = box.width < width / 2 and box.height < height / 2
+    corner = photo and two_edges and small and bool(contact > 0.7 * (box.width + box.height))
+    return along or corner or (solid and not through)
 
 
 def usual_height(parts: list[Part]) -> float:
@@ -136,12 +174,12 @@ def usual_height(parts: list[Part]) -> float:
 
 def join(parts: list[Part], usual: float, stroke: float) -> list[Part]:
     """Pieces of one digit put together: a 5's bar, a broken 0."""
-    before = 0
+    before, few = 0, len(parts) < FEW
     while len(parts) != before:  # what was joined may reach further pieces
         before, waiting, parts = len(parts), sorted(parts, key=lambda part: -part.area), []
         for part in waiting:
             for other in parts:
-                if _belongs(other.box, part.box, usual, stroke):
+                if _belongs(other.box, part.box, usual, stroke, few):
                     other.labels += part.labels
                     other.box = other.box.around(part.box)
                     other.area += part.area
@@ -151,8 +189,8 @@ def join(parts: list[Part], usual: float, stroke: float) -> list[Part]:
     return parts
 
 
-def _belongs(a: Box, b: Box, usual: float, stroke: float) -> bool:
-    """Whether ``b``, the smaller, is a piece of ``a``'s digit."""
+def _belongs(a: Box, b: Box, usual: float, stroke: float, few: bool) -> bool:
+    """Whether ``b``, the smaller, is a piece of ``a``'s digit; where there are ``few``, ``usual`` may be a piece's."""
     across = max(a.left, b.left) - min(a.right, b.right)  # the gap between them, negative where they overlap
     down = max(a.top, b.top) - min(a.bottom, b.bottom)
     both = a.around(b)
@@ -162,7 +200,8 @@ def _belongs(a: Box, b: Box, usual: float, stroke: float) -> bool:
     if down > 0 and lower.width > max(upper.width, UNDERLINE * lower.height):
         return False
     if -across > 0.5 * min(a.width, b.width):  # one above the other
-        return down < 2 * stroke or (down < 0.25 * usual and both.height < 1.35 * usual)
+        piece = few or min(a.height, b.height) < 0.6 * usual or both.height < 1.5 * usual
+        return (down < 2 * stroke and piece) or (down < 0.25 * usual and both.height < 1.35 * usual)
     beside = across < min(0.12 * usual, 2 * stroke) and down < 0.12 * usual
     return beside and b.height < 0.5 * a.height and both.height < 1.35 * usual
 
@@ -174,7 +213,8 @@ def rows(parts: list[Part]) -> list[list[Part]]:
         middle = (part.box.top + part.box.bottom) / 2
         for row in rows:
             near = min(row, key=lambda other: abs(other.box.left - part.box.left)).box
-            if near.top < middle < near.bottom:
+            both = min(near.bottom, part.box.bottom) - max(near.top, part.box.top)
+            if near.top < middle < near.bottom or both > BESIDE * min(near.height, part.box.height):
                 row.append(part)
                 break
         else:

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ _UPRIGHT: dict[Any, Callable[[Gray], Gray]] = {  # by the orientation that EXIF 
     8: np.rot90,
 }
 _warnings_lock = threading.Lock()
+_load_lock = threading.Lock()
 _big_lock = threading.Lock()  # threads decode one big picture at a time, or each would need the memory for one
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Pillow's log of odd files would reach the terminal
 
@@ -69,25 +70,48 @@ def open_picture(source: PictureLike, longest: int, colours: bool = False) -> tu
         DigitsError: one line that names the file: there is none, it may not be read, is no picture, is truncated or too
             big; or the array's shape, type or values are not a picture's.
     """
-    name = _name(source)
-    try:
+    with _named_errors(source):
         if isinstance(source, str | Path):
             with Path(source).open("rb") as file:
                 return _from_file(file, longest, colours)
         if isinstance(source, np.ndarray):
             return _from_image(_from_array(source), longest, colours)
         if isinstance(source, Image.Image):
+            with _load_lock, _damage():  # Pillow reads the file now, and not for two threads at once
+                source.load()
             return _from_image(source, longest, colours)
         if hasattr(source, "read"):
-            return _from_file(source, longest, colours)
+            return _from_file(cast(BinaryIO, reopenable(source)), longest, colours)
         raise DigitsError("a picture is a path, a binary file, a Pillow image or a NumPy array")
+
+
+def reopenable(source: PictureLike) -> PictureLike:
+    """``source``, or if it is a pipe what it holds, so that :func:`open_picture` can open it again.
+
+    Raises:
+        DigitsError: it cannot be read, or is more than ``MOST_BYTES``.
+    """
+    if not hasattr(source, "read"):
+        return source
+    with _named_errors(source):
+        if hasattr(source, "seekable") and source.seekable():
+            return source
+        return whole_stream(cast(BinaryIO, source))
+
+
+@contextlib.contextmanager
+def _named_errors(source: PictureLike) -> Iterator[None]:
+    """What is wrong with ``source`` as a DigitsError that names it."""
+    name = _name(source)
+    try:
+        yield
     except DigitsError as error:
         raise DigitsError(f"{name}: {error}") from error
     except FileNotFoundError as error:
         raise DigitsError(f"{name}: no such file") from error
     except IsADirectoryError as error:
         raise DigitsError(f"{name}: is a folder, not a picture") from error
-    except (OSError, ValueError) as error:  # ValueError: a null character in a path
+    except (OSError, ValueError, TypeError) as error:  # a null character in a path, a closed file, a file of text
         raise DigitsError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
@@ -119,18 +143,22 @@ def _name(source: object) -> str:
 
 
 def _from_file(file: BinaryIO, longest: int, colours: bool) -> tuple[Gray, float]:
-    if not file.seekable():
-        file = whole_stream(file)
     file.seek(0)
     head = file.read(64)
     if not head:
         raise DigitsError("is empty")
+    with _damage(), _opened(file, head) as image:
+        whole = max(image.size)
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            _draft(image, longest, colours)
+        return _from_image(image, longest, colours, whole)
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    """What Pillow raises where a file is damaged, or none of its own, as a DigitsError."""
     try:
-        with _opened(file, head) as image:
-            whole = max(image.size)
-            if isinstance(image, JpegImagePlugin.JpegImageFile):
-                _draft(image, longest, colours)
-            return _from_image(image, longest, colours, whole)
+        yield
     except (DigitsError, MemoryError):
         raise
     except UnidentifiedImageError as error:

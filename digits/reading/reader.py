@@ -1,5 +1,6 @@
 """Pictures in, digits out."""
 
+import contextlib
 import itertools
 import math
 import os
@@ -9,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, cast
+from typing import TypeAlias
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,11 +23,12 @@ from digits.errors import DigitsError
 from digits.exchange.model_folder import load_model
 from digits.network import DeepDigits, native_bfloat16, to_input
 from digits.reading.parts import Box
-from digits.reading.picture import PictureLike, open_picture, whole_stream
+from digits.reading.picture import PictureLike, open_picture, reopenable
 from digits.reading.segment import Found, find_digits
 
 GUESS = 0.5  # confidence below which ink is rather no digit
 BATCH = 64  # pictures that are opened before their digits are classified together
+MOST_THREADS = 8  # that search side by side, as each may hold a big picture
 QUICK = 0.002  # seconds for a picture, below which threads that search side by side mostly wait for each other
 CERTAIN = 0.99  # confidence from which on one look is enough
 LOOKS = ((0.65, 0.0), (0.65, 0.15))  # the other looks: width, and how far to the left it is turned, in radians
@@ -66,8 +69,7 @@ class Reader:
 
     @staticmethod
     def _find(picture: PictureLike) -> Searched:
-        if hasattr(picture, "seekable") and not picture.seekable():
-            picture = whole_stream(cast(BinaryIO, picture))  # as it may be opened again
+        picture = reopenable(picture)
         colours = False
         gray, scale = open_picture(picture, LONGEST)
         answers = find_digits(gray)
@@ -134,14 +136,20 @@ class Reader:
     def read_many(self, pictures: Iterable[PictureLike]) -> Iterator[list[Digit] | DigitsError]:
         """What :meth:`read` returns for each of ``pictures``, in their order, or the error that it would raise.
 
-        Pictures are opened and searched side by side, and their digits classified together.
+        Pictures are opened and searched side by side, and their digits classified together. Until the last is read, or
+        the iterator closed, OpenCV and torch compute in one thread each.
         """
-        waiting, threads = iter(pictures), os.cpu_count() or 1
+        waiting, threads = iter(pictures), min(os.cpu_count() or 1, MOST_THREADS)
         size, seconds = threads, math.inf  # in a batch, and for each picture of the last
-        with ThreadPoolExecutor(threads) as pool:
+        failures: list[Exception] = []  # of ``pictures`` itself
+        with _one_thread_each(), ThreadPoolExecutor(threads) as pool:
 
             def search() -> Iterator[tuple[list[Searched | DigitsError], float]]:
-                some = list(itertools.islice(waiting, size))
+                some: list[PictureLike] = []
+                try:
+                    some.extend(itertools.islice(waiting, size))
+                except Exception as error:  # raised again when what came before is read
+                    failures.append(error)
                 # handing over each picture alone takes time too
                 share = size if seconds < QUICK else max(size // (4 * threads), 1)
                 return pool.map(self._attempt, [some[first : first + share] for first in range(0, len(some), share)])
@@ -156,6 +164,8 @@ class Reader:
                     digits = self._classified([result for result in results if not isinstance(result, DigitsError)])
                     for result in results:
                         yield result if isinstance(result, DigitsError) else next(digits)
+                if failures:
+                    raise failures[0]
             finally:
                 pool.shutdown(cancel_futures=True)  # who wants no more does not wait for pictures that are left
 
@@ -169,6 +179,20 @@ class Reader:
             except DigitsError as error:
                 results.append(error)
         return results, time.thread_time() - start
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """OpenCV and torch kept from threads of their own: beside threads that search, these would wait for each other."""
+    settings = [(cv2.getNumThreads(), cv2.setNumThreads), (torch.get_num_threads(), torch.set_num_threads)]
+    for _, set_threads in settings:
+        set_threads(1)
+    try:
+        yield
+    finally:
+        for before, set_threads in settings:
+            if before > 1:  # else it was set so, perhaps by another that is reading and not to be undone here
+                set_threads(before)
 
 
 def _changed(images: Tensor, width: float, turn: float) -> Tensor:

@@ -74,7 +74,7 @@ def _digits_of(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> list[Found]:
         return []
     if erase_frames(mask, labels, parts):
         labels, parts = connected(mask, stroke)
-    inside = [part for part in parts if not is_edge_of_page(part, labels)]
+    inside = [part for part in parts if not is_edge_of_page(part, labels, photo=not tiny)]
     if inside and tiny:  # cut out tightly: along the edges there may be strokes of the digit
         inside = [part for part in parts if part in inside or stroke_width(part.mask(labels)) < THIN * stroke]
     parts = inside or [part for part in parts if _fills(part.box, mask, tiny)]  # cut out tightly

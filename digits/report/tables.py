@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
     if dataset == "mnist-5k":
         console.print(Text(f"*** {DATASETS[dataset]} ***", style="bold yellow"))
     if status != "completed" and "last_checkpoint" in known:
-        console.print(Text(f"Resume with:\n{resume_command(known['last_checkpoint'])}"), soft_wrap=True)
+        command = resume_command(known["last_checkpoint"], known.get("overrides") or [])
+        console.print(Text(f"Resume with:\n{command}"), soft_wrap=True)
     if "run_dir" in known:  # unwrapped: to be copied, or read by a script
         console.print(Text(f"Everything about this {what.lower()} is in:\n{known['run_dir']}"), soft_wrap=True)
 
@@ -142,11 +144,15 @@ def print_robustness(rows: list[dict[str, Any]], console: Console | None = None)
     console.print(table)
 
 
-def resume_command(path: str) -> str:
-    """The command that goes on from the checkpoint ``path``, quoted where the shell or Hydra's grammar needs it."""
+def resume_command(path: str, overrides: Sequence[str]) -> str:
+    """The command that goes on from the checkpoint ``path``, quoted where the shell or Hydra's grammar needs it.
+
+    ``overrides`` are those of the run that wrote it.
+    """
     if not re.fullmatch(r"[A-Za-z0-9_./-]+", path):
         path = '"' + path.replace('"', '\\"') + '"'
-    return f"python train.py {shlex.quote(f'ckpt_path={path}')}"
+    others = [override for override in overrides if override.lstrip("+").partition("=")[0] != "ckpt_path"]
+    return shlex.join(["python", "train.py", *others, f"ckpt_path={path}"])
 
 
 def duration(seconds: float) -> str:

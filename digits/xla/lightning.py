@@ -121,7 +121,18 @@ class StepGraph(L.Callback):
     A training step ends after its schedule and its averages, so it stands behind the callbacks that have a part in the
     step, and before those that read. What happens between two epochs is sent off before the next step begins, by
     :meth:`SPMDStrategy.send`, or here, where the checkpoint reads it: with it the step would have to be compiled again.
+
+    ``seed`` is the run's.
     """
+
+    def __init__(self, seed: int) -> None:
+        torch_xla.manual_seed(seed)  # torch's own does not seed XLA's generator
+        self._seed = seed
+
+    def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
+        """Other draws where a run is resumed than those it began with."""
+        if trainer.current_epoch:
+            torch_xla.manual_seed(self._seed + 1_000_003 * trainer.current_epoch)
 
     def on_train_batch_end(self, *args: Any) -> None:
         """A training step."""
@@ -148,17 +159,20 @@ class Trace(L.Callback):
     """Records what host and devices do in ten steps of the first epoch, for TensorBoard's profile page."""
 
     first, last = 20, 30  # after all has been compiled
+    _running = False
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """Begin."""
-        if trainer.global_step == self.first:
+        """Begin; a step of several batches begins more than once."""
+        if trainer.global_step == self.first and not self._running:
             xp.start_trace(Path(trainer.default_root_dir) / "profile")
+            self._running = True
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         """End, when the devices have done what was sent off."""
-        if trainer.global_step == self.last:
+        if trainer.global_step == self.last and self._running:
             torch_xla.sync(wait=True)
             xp.stop_trace()
+            self._running = False
 
 
 def trainer_arguments(
@@ -180,7 +194,6 @@ def trainer_arguments(
             f"data.batch_size={batch_size}: {strategy.cores} cores share it equally; "
             f"allowed are multiples of {strategy.cores}"
         )
-    torch_xla.manual_seed(seed)  # torch's own does not seed XLA's generator
-    callbacks = [StepGraph(), Trace()] if profiler == "xla" else [StepGraph()]
+    callbacks = [StepGraph(seed), Trace()] if profiler == "xla" else [StepGraph(seed)]
     arguments = {"accelerator": "auto", "strategy": strategy, "devices": 1, "precision": None, "callbacks": callbacks}
     return arguments | {"profiler": None if profiler == "xla" else profiler}

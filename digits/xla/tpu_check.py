@@ -79,7 +79,7 @@ def _check(config: Config, topology: str, batch: int, say: Callable[[str], None]
 
 
 def _parse(topology: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(\w+):(\d+)x(\d+)", topology)
+    match = re.fullmatch(r"(\w+):([1-9]\d*)x([1-9]\d*)", topology)
     if not match or match[1] not in CHIPS:
         raise ConfigError(f"--topology {topology}: allowed is {' or '.join(CHIPS)}, a colon and a shape such as 2x4")
     return match[1], int(match[2]) * int(match[3])

@@ -1,0 +1,102 @@
+"""What a run leaves to go on from, and what a resumed one takes of it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from digits.classifier import DigitClassifier
+from digits.errors import DigitsError
+
+
+def checkpoints(folder: Path, monitor: bool, resumed: str | None) -> list[L.Callback]:
+    """What writes `last.ckpt` into ``folder``, and with ``monitor`` `best.ckpt`; ``resumed`` is `ckpt_path`."""
+    # on_train_epoch_end: after History has added the epoch's row
+    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    # none is saved within an epoch, not even on Ctrl-C: from there no run could go on as it would have
+    last = ModelCheckpoint(filename="last", **common)
+    return [BestCheckpoint(resumed, **common), last] if monitor else [last]
+
+
+def check_checkpoint(path: Path, classifier: DigitClassifier) -> None:
+    """Refuse a file that cannot be resumed from, before anything is trained.
+
+    Raises:
+        DigitsError: it is no checkpoint of this project, or one of another network or recipe.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        state, recipe = checkpoint["state_dict"], checkpoint["hyper_parameters"]["recipe"]
+    except Exception as error:  # torch.load raises whatever a wrong file leads it to
+        raise DigitsError(f"ckpt_path={path}: not a checkpoint of this project, or a damaged one") from error
+    for name, tensor in classifier.state_dict().items():
+        if name not in state or state[name].shape != tensor.shape:
+            found = tuple(state[name].shape) if name in state else "nothing"
+            raise DigitsError(
+                f"ckpt_path={path}: a checkpoint of another network: {name} is {found}, here {tuple(tensor.shape)}"
+            )
+    for key in ("optimizer", "schedule", "learning_rate", "weight_decay", "warmup"):  # which the checkpoint settles
+        if recipe[key] != classifier.recipe[key]:
+            raise DigitsError(f"ckpt_path={path}: was trained with recipe.{key}={recipe[key]}; resume with the same")
+    if bool(recipe["average_decay"]) != bool(classifier.recipe["average_decay"]):
+        raise DigitsError(
+            f"ckpt_path={path}: was trained with recipe.average_decay={recipe['average_decay']}; "
+            "resume with averages if it has some, and else without"
+        )
+
+
+class RandomDraws(L.Callback):
+    """Keeps the state of the random generators in the checkpoint: a resumed run draws on where the other stopped.
+
+    That of XLA's own is not kept: see :class:`digits.xla.lightning.StepGraph`.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the CPU, and of the GPUs that there are."""
+        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "gpus": gpus}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep it until the training begins: until then Lightning draws too."""
+        self._loaded = state_dict
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Go on from there."""
+        if not self._loaded:
+            return
+        torch.set_rng_state(self._loaded["cpu"].cpu())
+        torch.empty((), dtype=torch.int64).random_()  # as an iterator of the loader does, made before a first epoch
+        if len(self._loaded["gpus"]) == torch.cuda.device_count():  # else the run goes on on another machine
+            torch.cuda.set_rng_state_all([state.cpu() for state in self._loaded["gpus"]])
+        self._loaded = {}
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """The weights of the best validation epoch.
+
+    A resumed run takes those of the run before into its own folder, if they lie beside the checkpoint ``resumed``.
+    """
+
+    def __init__(self, resumed: str | None, **options: Any) -> None:
+        super().__init__(filename="best", monitor="val/sparse_accuracy", mode="max", **options)
+        self._resumed = resumed
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Begin anew where there is no file to go with the score."""
+        before = Path(self._resumed or "").with_name("best.ckpt")
+        if not before.is_file() or state_dict["best_model_score"] is None:
+            return
+        assert self.dirpath is not None
+        own = Path(self.dirpath) / before.name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        if before.resolve() != own.resolve():
+            shutil.copyfile(before, own)
+        score = state_dict["best_model_score"]
+        places = {"dirpath": str(self.dirpath), "best_model_path": str(own), "kth_best_model_path": str(own)}
+        super().load_state_dict(state_dict | places | {"best_k_models": {str(own): score}})
