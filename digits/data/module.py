@@ -132,19 +132,20 @@ class DigitDataModule(L.LightningDataModule):
         if self.digits is not None:
             return
         digits = self.load()
-        images, val_size = len(digits.train_labels), self.val_size
+        size, val_size = len(digits.train_labels), self.val_size
         if digits.name == "mnist-5k" and self.dataset == "mnist":
-            val_size = val_size * images // 60_000  # the embedded digits stand in: hold out the same share
-        if val_size + self.batch_size > images:
+            val_size = val_size * size // 60_000  # the embedded digits stand in: hold out the same share
+        if val_size + self.batch_size > size:
             raise ConfigError(
-                f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {images:,} "
-                f"training images; allowed is val_size + batch_size up to {images:,}"
+                f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {size:,} "
+                f"training images; allowed is val_size + batch_size up to {size:,}"
             )
         train, val = stratified_split(digits.train_labels, val_size, self.seed)
         self.digits = digits
-        images_drawn, labels_drawn = drawn_digits(round(self.drawn * len(train)), self.seed)
+        self.drawn_images = round(self.drawn * len(train))
+        images, labels = drawn_digits(self.drawn_images, self.seed)
         self.train = Digits(
-            torch.cat([digits.train_images[train], images_drawn]), torch.cat([digits.train_labels[train], labels_drawn])
+            torch.cat([digits.train_images[train], images]), torch.cat([digits.train_labels[train], labels])
         )
         self.val = Digits(digits.train_images[val], digits.train_labels[val])
         self.test = Digits(digits.test_images, digits.test_labels)
