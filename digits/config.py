@@ -37,6 +37,7 @@ class DataConfig(_Section):
     data_dir: Folder
     batch_size: int = Field(ge=2, description="a whole number from 2, as batch normalisation needs more than one")
     val_size: int = Field(ge=0, lt=60_000, description="a whole number from 0 to 59,999")
+    drawn: Share
     test_each_epoch: bool = Field(description="true or false")
     offline_fallback: bool = Field(description="true or false")
 

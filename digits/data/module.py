@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from digits.data.drawn import drawn_digits
 from digits.data.source import DigitSet, load_digits
 from digits.errors import ConfigError, DigitsError
 from digits.metrics import PADDING
@@ -93,9 +94,10 @@ class DigitDataModule(L.LightningDataModule):
         data_dir: folder of the MNIST files (torchvision's layout); they are downloaded if it has none.
         batch_size: the global batch, over all devices together.
         val_size: images held out of the training split for validation, each class by its share; 0 for none.
+        drawn: share of digits that are drawn in forms rare in MNIST, for each one of MNIST's to train on; 0 for none.
         test_each_epoch: score the test split after each epoch in place of a validation split.
         offline_fallback: without files and without a network, use the embedded digits.
-        seed: of the validation split and of the order of the training images.
+        seed: of the validation split, of the order of the training images, and of what is drawn.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class DigitDataModule(L.LightningDataModule):
         data_dir: Path | str,
         batch_size: int,
         val_size: int,
+        drawn: float = 0.0,
         test_each_epoch: bool = False,
         offline_fallback: bool = True,
         seed: int = 0,
@@ -113,6 +116,7 @@ class DigitDataModule(L.LightningDataModule):
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.val_size = val_size
+        self.drawn = drawn
         self.test_each_epoch = test_each_epoch
         self.offline_fallback = offline_fallback
         self.seed = seed
@@ -128,30 +132,39 @@ class DigitDataModule(L.LightningDataModule):
         if self.digits is not None:
             return
         digits = self.load()
-        images, val_size = len(digits.train_labels), self.val_size
+        size, val_size = len(digits.train_labels), self.val_size
         if digits.name == "mnist-5k" and self.dataset == "mnist":
-            val_size = val_size * images // 60_000  # the embedded digits stand in: hold out the same share
-        if val_size + self.batch_size > images:
+            val_size = val_size * size // 60_000  # the embedded digits stand in: hold out the same share
+        if val_size + self.batch_size > size:
             raise ConfigError(
-                f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {images:,} "
-                f"training images; allowed is val_size + batch_size up to {images:,}"
+                f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {size:,} "
+                f"training images; allowed is val_size + batch_size up to {size:,}"
             )
         train, val = stratified_split(digits.train_labels, val_size, self.seed)
         self.digits = digits
-        self.train = Digits(digits.train_images[train], digits.train_labels[train])
+        self.drawn_images = round(self.drawn * len(train))
+        images, labels = drawn_digits(self.drawn_images, self.seed)
+        self.train = Digits(
+            torch.cat([digits.train_images[train], images]), torch.cat([digits.train_labels[train], labels])
+        )
         self.val = Digits(digits.train_images[val], digits.train_labels[val])
         self.test = Digits(digits.test_images, digits.test_labels)
 
     def state_dict(self) -> dict[str, Any]:
         """What decides which images are trained on, for the checkpoint."""
         assert self.digits is not None
-        return {"dataset": self.digits.name, "data.val_size": self.val_size, "seed": self.seed}
+        return {
+            "dataset": self.digits.name,
+            "data.val_size": self.val_size,
+            "data.drawn": self.drawn,
+            "seed": self.seed,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to go on with a run that was trained on images which are held out here.
 
         Raises:
-            DigitsError: the dataset, ``val_size`` or the seed is another.
+            DigitsError: the dataset, ``val_size``, ``drawn`` or the seed is another.
         """
         for name, here in self.state_dict().items():
             if state_dict[name] != here:

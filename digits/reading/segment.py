@@ -11,6 +11,7 @@ from digits.reading.ink import Gray, Ink, Mask, find_ink, polarities
 from digits.reading.lines import without_lines
 from digits.reading.mnist_image import mnist_image, padded, stroke_width
 from digits.reading.parts import Box, connected, erase_frames, is_edge_of_page, join, rows, usual_height
+from digits.reading.sheet import sheet_alone
 
 SMALL = 112  # pixels: a picture whose longer side is shorter is enlarged
 TINY = 3  # pictures that are enlarged so many times are cut out by a program and hold no ruled lines
@@ -43,6 +44,9 @@ def find_digits(gray: Gray) -> list[list[Found]]:
 
     Two answers where it is not clear whether the ink is the light or the dark, the likelier first, else one.
     """
+    sheet = sheet_alone(gray)
+    if sheet is not None:
+        gray = sheet
     enlarged = max(1, round(SMALL / max(gray.shape)))
     if enlarged > 1:
         gray = cv2.resize(gray, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC)

@@ -56,7 +56,7 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
         "models": [str(model) for model in known.get("models", [])],
         "experiment": [part("{}", "experiment"), part("seed {}", "seed"), part("{:,} parameters", "parameters")],
         "dataset": [DATASETS.get(dataset, dataset).partition(":")[0]],
-        "images": [part(f"{{:,}} {name}", f"{name}_images") for name in ("train", "val", "test")],
+        "images": [part(f"{{:,}} {name}", f"{name}_images") for name in ("train", "drawn", "val", "test")],
         "validation": [part("{:.2%}", "val/sparse_accuracy"), part("loss {:.4f}", "val/loss")],
         "test": [part("{:.2%}", "test/sparse_accuracy"), part("loss {:.4f}", "test/loss")],
         "errors": [
