@@ -33,10 +33,10 @@ MNIST's are: light on dark, its height or width 20 pixels, its centre of mass in
 ## Use
 
 ```python
-from digits.network import DeepDigits, to_input    # of the DeepDigits project
+from digits.network import DeepDigits, to_input  # of the DeepDigits project
 
 network = DeepDigits.from_pretrained("path/to/this/folder")
-probabilities = network.probabilities(to_input(images))    # of a uint8 tensor (N, 28, 28), 255 = ink
+probabilities = network.probabilities(to_input(images))  # of a uint8 tensor (N, 28, 28), 255 = ink
 ```
 
 ## Training
