@@ -1,0 +1,16 @@
+"""How the C library's allocator, which torch, NumPy and OpenCV share, treats memory that is freed."""
+
+import ctypes
+import sys
+
+
+def keep_freed_memory(most: int = 2**31 - 1) -> None:
+    """Let glibc keep up to ``most`` bytes that one step frees for the next, in this process from now on.
+
+    By default it gives large blocks back to the system, which then clears them, page by page, in every step. Elsewhere
+    than on Linux with glibc this does nothing.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
+        libc.mallopt(trim_threshold, most)
+        libc.mallopt(mmap_threshold, most // 2)
