@@ -1,5 +1,7 @@
 """Digits in forms that are rare in MNIST, whose writers are Americans: drawn by strokes, to be trained on beside it."""
 
+import functools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -119,7 +121,7 @@ def _draw(form: tuple[Stroke, ...], random: np.random.Generator) -> NDArray[np.u
     slant, aspect, width = random.uniform(*SLANT), random.uniform(*ASPECT), random.uniform(*WIDTH)
     picture = np.zeros((CANVAS + 2 * MARGIN, 2 * CANVAS + 2 * MARGIN), np.uint8)
     for stroke in form:
-        points = _bent(_curve(np.array(stroke)), field)
+        points = _bent(_curve(stroke), field)
         x = points[:, 0] * aspect + slant * (0.5 - points[:, 1]) + (2 - aspect) / 2
         places = np.stack([x, points[:, 1]], 1) * CANVAS + MARGIN
         cv2.polylines(
@@ -128,10 +130,12 @@ def _draw(form: tuple[Stroke, ...], random: np.random.Generator) -> NDArray[np.u
     return mnist_image((picture / 255).astype(np.float32), (picture > 127).view(np.uint8))
 
 
-def _curve(points: Points) -> Points:
-    """A smooth line through ``points``; a closed one where the last is the first."""
+@functools.cache  # to find it takes longer than to draw the digit
+def _curve(stroke: Stroke) -> Points:
+    """A smooth line through the points of ``stroke``; a closed one where the last is the first."""
     from scipy.interpolate import CubicSpline
 
+    points = np.array(stroke)
     way = np.concatenate([[0.0], np.linalg.norm(np.diff(points, axis=0), axis=1).cumsum()])
     ends = "periodic" if (points[0] == points[-1]).all() else "natural"
     return CubicSpline(way, points, bc_type=ends)(np.linspace(0, way[-1], STEPS * len(points)))
