@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from digits import Digit, Reader
 from digits.data.source import load_mnist5k
 from digits.errors import DigitsError
-from digits.reading.ink import find_ink, polarities
+from digits.reading.ink import find_ink, polarities, quantile
 from digits.reading.lines import without_frame, without_lines
 from digits.reading.mnist_image import BOX, SIDE, mnist_image, stroke_width
 from digits.reading.reader import lines
@@ -139,6 +139,12 @@ def test_a_6_that_fills_a_tiny_square_keeps_its_back():
     enlarged = cv2.resize(drawn(SIX), (112, 112), interpolation=cv2.INTER_CUBIC)
     ink, _ = find_ink(enlarged, light_on_dark=False)
     assert ink[45:80, :15].min() > 0.9
+
+
+def test_a_quantile_is_taken_from_all_columns_of_a_picture():
+    rising = np.tile(np.arange(1000, dtype=np.float32), (1000, 1))  # from left to right
+    assert quantile(rising, 0.5) == pytest.approx(500, abs=10)
+    assert quantile(rising, 0.9) == pytest.approx(900, abs=10)
 
 
 # Lines

@@ -1,5 +1,6 @@
 """Where a picture has ink: polarity, uneven light and shadow taken out."""
 
+import math
 from typing import Any, TypeAlias
 
 import cv2
@@ -98,7 +99,10 @@ def polarities(gray: Gray) -> list[bool]:
 
 def quantile(values: NDArray[Any], q: float) -> float:
     """The ``q``-th quantile of ``values``, from some 1,000 of them, evenly spread."""
-    some = values.ravel()[:: max(values.size // 1000, 1)]
+    step = max(values.size // 1000, 1)
+    while math.gcd(step, values.shape[-1]) > 1:  # or they would all lie in a few columns of a picture
+        step += 1
+    some = values.ravel()[::step]
     return float(np.sort(some)[int(q * (some.size - 1))])  # np.partition is slow where most values are the same
 
 
