@@ -160,6 +160,25 @@ def test_ruled_lines_go_and_the_strokes_that_cross_them_stay():
     assert (digits & ~left & 1).sum() < 0.05 * digits.sum()
 
 
+def test_ruled_lines_go_that_leave_the_picture_through_its_side():
+    ruled = np.zeros((600, 800), np.uint8)
+    for y in range(-90, 600, 60):
+        cv2.line(ruled, (0, y), (799, y + 100), (1,), 3)
+    assert without_lines(ruled, 4).sum() < 0.05 * ruled.sum()
+
+
+def test_bits_of_faint_lines_down_the_page_go_where_they_cross_ruled_lines_and_digits_stay():
+    squared = np.zeros((600, 800), np.uint8)
+    squared[30::60] = squared[31::60] = 1
+    for x in range(30, 800, 60):
+        for y in range(30, 600, 60):
+            squared[y - 8 : y + 9, x : x + 2] = 1
+    assert not without_lines(squared, 3).any()
+    seven = (cv2.resize(DIGITS[7], (60, 60)) > 128).astype(np.uint8)  # stands on a line
+    squared[154:214, 300:360] |= seven
+    assert without_lines(squared, 3).sum() > 0.8 * seven.sum()
+
+
 def test_the_bar_of_a_digit_that_fills_its_picture_is_no_ruled_line():
     seven = (cv2.resize(DIGITS[7], (112, 112)) > 128).astype(np.uint8)
     ys, xs = np.flatnonzero(seven.any(1)), np.flatnonzero(seven.any(0))
@@ -332,6 +351,14 @@ def test_digits_that_stand_closer_than_a_stroke_is_wide_are_parted(reader: Reade
 
 def test_rows_that_stand_closer_than_a_stroke_is_wide_are_parted(reader: Reader):
     assert text(reader.read(written("407362", "253740", gap=30, down=24))) == "407362/253740"
+
+
+def test_digits_in_faint_pencil_are_read_on_ruled_paper(reader: Reader):
+    paper = 1 - 0.1 * (255 - cv2.resize(page("407"), None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)) / 255
+    paper = cv2.copyMakeBorder(paper, 200, 200, 200, 300, cv2.BORDER_CONSTANT, value=1)
+    paper[20::50] *= 0.94
+    paper = cv2.GaussianBlur(220 * paper, (0, 0), 1) + np.random.default_rng(0).normal(0, 1, paper.shape)
+    assert text(reader.read(paper.astype(np.uint8))) == "407"
 
 
 def test_digits_that_go_up_and_down_are_one_row(reader: Reader):

@@ -16,6 +16,7 @@ SLENDER_WITHIN = 10  # the same for lines from one edge of a frame to the other
 RIM = 0.06  # of a frame's shorter side: how far from straight and level its lines are at most
 HOLLOW = 0.6  # of a frame: how much is ink at most, what is in it included
 FILLED = 0.3  # of a frame's height: the least that is in it
+STUB = 0.5  # of the distance between ruled lines: how high what is left where another line crosses them is at most
 
 
 def without_lines(mask: Mask, stroke: float) -> Mask:
@@ -77,22 +78,37 @@ def _without_rows(mask: Mask, thick: int, slender: int) -> Mask:
     # how much ink there is around each pixel, as far up and down as a line is thick
     near = cv2.boxFilter(flat, cv2.CV_32F, (1, 2 * thick + 1), normalize=False, borderType=cv2.BORDER_CONSTANT)
     lines = np.zeros_like(mask)
-    columns, thickest = np.arange(width), 0
+    columns, thickest, middles = np.arange(width), 0, []
     for distance, angle in [] if found is None else found[:MOST, 0].tolist():
         ys = (distance * scale - columns * math.cos(angle)) / math.sin(angle)
-        inside = near[ys.round().astype(int).clip(0, height - 1), columns]
+        rows = ys.round().astype(int)
+        seen = (rows >= 0) & (rows < height)  # a line may leave the picture through its side
+        inside = near[rows[seen], columns[seen]]
         covered = np.flatnonzero(inside)
-        if len(covered) <= COVER * width or covered[-1] - covered[0] <= SPAN * width:
+        if len(covered) <= COVER * len(inside) or covered[-1] - covered[0] <= SPAN * len(inside):
             continue
         thickness = float(inside.sum()) / len(covered)
-        if width > slender * thickness:
+        if len(inside) > slender * thickness:
             ends = (0, round(ys[0])), (width - 1, round(ys[-1]))
             cv2.line(lines, *ends, (1,), thickness=round(2 * thickness + 2 * scale) + 1)
             cv2.line(near, *ends, (0,), thickness=2 * thick + 1)  # or its neighbours would be found as well
             thickest = max(thickest, round(thickness))
+            middles.append(float(ys.mean()))
     if not thickest:
         return mask
     rest = mask - (lines & flat)
     # what crossed a line is joined again over the line's thickness
     across = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((thickest + 3, 1), np.uint8))
-    return rest | (across & lines)
+    rest |= across & lines
+    return _without_stubs(rest, lines, float(np.median(np.diff(sorted(middles))))) if len(middles) > 1 else rest
+
+
+def _without_stubs(mask: Mask, lines: Mask, distance: float) -> Mask:
+    """``mask`` without what a faint line down the page leaves where it crosses ``lines``, ``distance`` pixels apart."""
+    _, labels, stats, centres = cv2.connectedComponentsWithStatsWithAlgorithm(mask, 8, cv2.CV_32S, cv2.CCL_BBDT)
+    kept = np.ones(len(stats), np.uint8)
+    kept[0] = 0
+    for label, ((_, _, _, tall, _), (x, y)) in enumerate(zip(stats.tolist(), centres.tolist(), strict=True)):
+        if label and tall < STUB * distance:
+            kept[label] = not lines[round(y - tall / 4) : round(y + tall / 4) + 1, round(x)].any()
+    return kept[labels]
