@@ -1,9 +1,9 @@
 """DeepDigits with its batch normalisations folded into their neighbours: the same maths in fewer passes over memory.
 
-On an accelerator a training step of this network is bound by reading and writing its first activations, not by its
-products. Normalising is ``x * scale + shift`` with two numbers a channel. Before a convolution without padding these
-go into its kernel and bias, and before a pooling they are applied to what the pooling leaves, a quarter. Autograd
-follows: the gradients of scale and shift come from those of the kernel, not from the activations.
+A training step on an accelerator, and evaluation everywhere, are bound by reading and writing the network's first
+activations, not by its products. Normalising is ``x * scale + shift`` with two numbers a channel. Before a convolution
+without padding these go into its kernel and bias, and before a pooling they are applied to what the pooling leaves, a
+quarter. Autograd follows: the gradients of scale and shift come from those of the kernel, not from the activations.
 """
 
 from typing import TYPE_CHECKING, Any, cast
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from digits import whole_numbers
 
 if TYPE_CHECKING:
     from digits.network import BatchNorm, DeepDigits
@@ -36,16 +38,24 @@ class _SignedReLU(torch.autograd.Function):
         return gradient * (y * _SignedReLU.huge).clamp(-1, 1), None
 
 
-def relu(x: Tensor, sign: Tensor | int = 1) -> Tensor:
+def _evaluates(x: Tensor) -> bool:
+    """On a CPU, where what ``x`` was is not needed again."""
+    return x.device.type == "cpu" and not x.requires_grad
+
+
+def relu(x: Tensor, sign: Tensor | None = None) -> Tensor:
     """``sign * max(x, 0)`` of ``x`` (N, C, H, W); a tensor of signs is (C, 1, 1)."""
-    return cast(Tensor, _SignedReLU.apply(x, sign))
+    if _evaluates(x) and sign is None:
+        return whole_numbers.relu_(x)
+    return cast(Tensor, _SignedReLU.apply(x, 1 if sign is None else sign))
 
 
 def conv(layer: nn.Conv2d, norm: "BatchNorm", x: Tensor) -> Tensor:
     """``layer(norm(x))`` of ``x`` (N, C, H, W), where ``layer`` does not pad."""
     scale, shift = norm.scale_and_shift(x)
     bias = cast(Tensor, layer.bias) + (layer.weight.sum((2, 3)) * shift).sum(1)
-    return F.conv2d(x, layer.weight * scale[:, None, None], bias)
+    dtype = layer.weight.dtype
+    return F.conv2d(x, (layer.weight * scale[:, None, None]).to(dtype), bias.to(dtype))
 
 
 def relu_max_pool(norm: "BatchNorm", x: Tensor) -> Tensor:
@@ -54,6 +64,8 @@ def relu_max_pool(norm: "BatchNorm", x: Tensor) -> Tensor:
     Of four numbers a positive factor leaves the same one the greatest; a negative one makes it the least, which the
     sign in front takes care of.
     """
+    if _evaluates(x) and not (norm.weight < 0).any():
+        return norm(whole_numbers.max_pool(whole_numbers.relu_(x)))
     sign = torch.where(norm.weight < 0, -1.0, 1.0)
     x = relu(x, sign.to(x.dtype)[:, None, None])
     scale, shift = norm.scale_and_shift(x, sign)
