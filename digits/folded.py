@@ -65,7 +65,7 @@ def relu_max_pool(norm: "BatchNorm", x: Tensor) -> Tensor:
     sign in front takes care of.
     """
     if _evaluates(x) and not (norm.weight < 0).any():
-        return norm(whole_numbers.max_pool(whole_numbers.relu_(x)))
+        return norm(whole_numbers.relu_max_pool(x))
     sign = torch.where(norm.weight < 0, -1.0, 1.0)
     x = relu(x, sign.to(x.dtype)[:, None, None])
     scale, shift = norm.scale_and_shift(x, sign)

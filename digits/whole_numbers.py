@@ -19,11 +19,12 @@ def relu_(x: Tensor) -> Tensor:
     return x
 
 
-def max_pool(x: Tensor) -> Tensor:
-    """``max_pool2d(x, 2)`` of ``x`` (N, C, H, W), whose numbers are not negative; H and W are even."""
+def relu_max_pool(x: Tensor) -> Tensor:
+    """``max_pool2d(relu(x), 2)`` of ``x`` (N, C, H, W), where H and W are even."""
     if x.dtype not in WHOLE_NUMBERS or not x.is_contiguous(memory_format=torch.channels_last):
-        return F.max_pool2d(x, 2)
+        return F.max_pool2d(F.relu(x), 2)
     n, c, h, w = x.shape
-    rows = x.view(WHOLE_NUMBERS[x.dtype]).permute(0, 2, 3, 1).reshape(n, h // 2, 2, w * c)
+    rows = x.view(WHOLE_NUMBERS[x.dtype]).permute(0, 2, 3, 1).view(n, h // 2, 2, w * c)
     columns = torch.maximum(rows[:, :, 0], rows[:, :, 1]).view(n, h // 2, w // 2, 2, c)
-    return torch.maximum(columns[:, :, :, 0], columns[:, :, :, 1]).view(x.dtype).permute(0, 3, 1, 2)
+    pooled = torch.maximum(columns[:, :, :, 0], columns[:, :, :, 1])  # of negative ones not the greatest: they become 0
+    return relu_(pooled.view(x.dtype).permute(0, 3, 1, 2))
