@@ -73,6 +73,7 @@ class DigitClassifier(L.LightningModule):
         self.recipe = recipe
         self.metrics = nn.ModuleDict({split: LossAndAccuracy() for split in ("fit", "val", "test")})
         self.test_logits: list[Tensor] = []  # of each test batch, for the report
+        self._penalty: Tensor | None = None  # of the weights that are being evaluated
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits float32 (N, 10) of uint8 images (N, 28, 28)."""
@@ -96,13 +97,19 @@ class DigitClassifier(L.LightningModule):
 
     def _score(self, split: str, batch: Batch) -> Tensor:
         logits = self(batch["image"])
-        loss = F.cross_entropy(logits, batch["label"], ignore_index=PADDING) + self.network.l2_penalty()
+        if self._penalty is None or self.device.type == "xla":  # where it is a part of the one program
+            self._penalty = self.network.l2_penalty()
+        loss = F.cross_entropy(logits, batch["label"], ignore_index=PADDING) + self._penalty
         self._metric(split).update(loss, logits, batch["label"])
         return logits
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the penalty of earlier weights."""
+        self._penalty = None
+
     def on_test_epoch_start(self) -> None:
-        """Forget the logits of an earlier test."""
-        self.test_logits = []
+        """Forget the penalty of earlier weights, and the logits of an earlier test."""
+        self._penalty, self.test_logits = None, []
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation's loss and accuracy."""

@@ -36,6 +36,7 @@ log = logging.getLogger("digits")
 for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # banners and advertisements
     logging.getLogger(name).setLevel(logging.WARNING)
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+PAYS_TO_COMPILE = 1_000_000  # images: compiling takes as long as is saved by some 200,000 (docs/recipe.md)
 # each run has a folder of its own, a resumed one too
 warnings.filterwarnings("ignore", message="The dirpath has changed", module="lightning")
 
@@ -119,7 +120,39 @@ def set_up(
     # the layout that the CPU's convolutions are fastest in
     classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     history = History(run_dir)
-    return build_trainer(config, data, placement, history, run_dir), classifier, data, history
+    trainer = build_trainer(config, data, placement, history, run_dir)
+    if compiles(config, placement["accelerator"], (trainer.max_epochs or 0) * len(data.train)):
+        from digits import compiled
+
+        classifier.network.forward_in_training = compiled.forward
+    return trainer, classifier, data, history
+
+
+def compiles(config: Config, accelerator: Any, images: int) -> bool:
+    """Whether to train by what torch.compile makes, as ``config.compile`` says, of so many ``images`` in all epochs.
+
+    Raises:
+        ConfigError: it is asked for on another device than a CPU.
+        DigitsError: it is asked for and does not work.
+    """
+    wanted = config.compile
+    if wanted is True and accelerator != "cpu":
+        raise ConfigError(
+            f"compile=true: goes with trainer.accelerator=cpu only, not with {config.trainer.accelerator}"
+        )
+    if not wanted or accelerator != "cpu" or (wanted == "auto" and images < PAYS_TO_COMPILE):
+        return False
+    from digits import compiled  # with torch's compiler, which is long to import
+
+    log.info("compiling, which takes half a minute the first time")
+    if compiled.available():
+        return True
+    if wanted == "auto":
+        log.info("torch.compile does not work here: training goes on without; a C++ compiler makes it faster")
+        return False
+    raise DigitsError(
+        "compile=true: torch.compile does not work here; install g++ and python3-dev, or use compile=false"
+    )
 
 
 def build_trainer(
@@ -242,6 +275,7 @@ def _summary(
         "epochs": len(history.rows),
         "accelerator": trainer.accelerator.name(),
         "precision": str(trainer.precision),
+        "compiled": classifier.network.forward_in_training is not None,
         "val/sparse_accuracy": tested.get("val/sparse_accuracy"),
         "val/loss": tested.get("val/loss"),
         **{key: value for key, value in last.items() if key.startswith("train/")},
