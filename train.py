@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from digits.errors import DigitsError
+from digits.memory import use_huge_pages
 from digits.overrides import check_command_line, check_settings, message_of
 
 log = logging.getLogger("digits")
@@ -56,6 +57,7 @@ def main() -> None:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises, and does not print, what it meets
+    use_huge_pages()
     try:
         run()
     except HydraException as error:

@@ -34,6 +34,7 @@ from keras_worker import Turns
 
 from digits.data.source import load_digits
 from digits.errors import DigitsError
+from digits.memory import use_huge_pages
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = ["tensorflow-cpu==2.21.*", "keras==3.15.*"]
@@ -69,6 +70,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures to this file")
     arguments = parser.parse_args()
+    use_huge_pages()  # as train.py does; the workers inherit it, and TensorFlow does not know it
     try:
         if arguments.json:
             arguments.json.touch()  # a file that cannot be written is better known before than after
