@@ -44,8 +44,8 @@ class BatchNorm(nn.Module):
         """
         if self.training:
             with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var, self.momentum)
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+                self.running_var.lerp_(var.to(self.running_var.dtype), self.momentum)
         scale = self.weight * (var + self.eps).rsqrt()
         return scale, self.bias - mean * scale
 

@@ -1,6 +1,5 @@
 """Training by what torch.compile makes is training as it is written."""
 
-import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -69,21 +68,11 @@ def test_in_bfloat16_it_is_as_near_to_float64_as_the_network_as_it_is_written():
         assert (of_other.grad - of_exact.grad).norm() < 2 * (of_written.grad - of_exact.grad).norm(), name
 
 
-def test_evaluation_does_not_compile():
-    network = a_network(positive=True).eval()
-    other = copy.deepcopy(network)
-
-    def never(network: DeepDigits, images: Tensor) -> Tensor:
-        raise AssertionError
-
-    other.forward_in_training = never
-    images = torch.rand(2, 1, 28, 28)
-    assert torch.equal(other(images), network(images))
-
-
 @needs_a_compiler
-def test_a_run_may_ask_for_it(train_py: Callable[..., CompletedProcess[str]], tmp_path: Path):
-    run = train_py("data=mnist5k", "trainer.fast_dev_run=true", "compile=true", "hydra.run.dir=run")
+@pytest.mark.parametrize("precision", ["auto", "bf16-true"])
+def test_a_run_may_ask_for_it(train_py: Callable[..., CompletedProcess[str]], tmp_path: Path, precision: str):
+    precision = f"trainer.precision={precision}"
+    run = train_py("data=mnist5k", "trainer.fast_dev_run=true", "compile=true", precision, "hydra.run.dir=run")
     assert run.returncode == 0, run.stderr
     assert not run.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["compiled"] is True
@@ -101,7 +90,7 @@ def test_without_a_compiler_who_asks_for_it_is_told_what_to_install(
 
 
 def test_on_another_device_than_a_cpu_it_cannot_be_asked_for():
-    with pytest.raises(ConfigError, match="compile=true: goes with trainer.accelerator=cpu, not with gpu"):
+    with pytest.raises(ConfigError, match="compile=true: goes with trainer.accelerator=cpu only, not with gpu"):
         compiles(configure("compile=true", "trainer.accelerator=gpu"), "gpu", 1)
 
 

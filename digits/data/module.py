@@ -14,6 +14,7 @@ from digits.data.source import DigitSet, load_digits
 from digits.errors import ConfigError, DigitsError
 from digits.metrics import PADDING
 
+EVALUATED_AT_ONCE = 2_500  # images: faster than in batches for training, and MNIST's splits are made up of such
 Batch = dict[str, Tensor]  # "image": uint8 (N, 28, 28), 255 = ink; "label": int64 (N,), PADDING where none is meant
 
 
@@ -194,7 +195,11 @@ class DigitDataModule(L.LightningDataModule):
         return self._loader(self.test)
 
     def _loader(self, digits: Digits, seed: int | None = None) -> DataLoader[Batch]:
+        size = self.batch_size
         if self.trainer is not None:
-            digits = digits.to(self.trainer.strategy.root_device)
-        sampler = Batches(len(digits), self.batch_size, seed)
+            device = self.trainer.strategy.root_device
+            digits = digits.to(device)
+            if seed is None and device.type != "xla":  # which has its programs compiled for one size
+                size = min(EVALUATED_AT_ONCE, max(len(digits), 1))
+        sampler = Batches(len(digits), size, seed)
         return DataLoader(digits, sampler=sampler, batch_size=None)  # the sampler's items are whole batches
