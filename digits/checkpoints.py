@@ -1,6 +1,8 @@
 """What a run leaves to go on from, and what a resumed one takes of it."""
 
 import shutil
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,34 @@ def checkpoints(folder: Path, monitor: bool, resumed: str | None) -> list[L.Call
     # on_train_epoch_end: after History has added the epoch's row
     common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     # none is saved within an epoch, not even on Ctrl-C: from there no run could go on as it would have
-    last = ModelCheckpoint(filename="last", **common)
-    return [BestCheckpoint(resumed, **common), last] if monitor else [last]
+    ctrl_c = CtrlC()
+    last = LastCheckpoint(ctrl_c, **common)
+    return [BestCheckpoint(resumed, ctrl_c, **common), last] if monitor else [last]
+
+
+class CtrlC:
+    """Makes Ctrl-C wait while an epoch's checkpoints are written: of half a file no run could go on."""
+
+    def __init__(self) -> None:
+        self._handler: Any = None
+        self._pressed = False
+
+    def wait(self) -> None:
+        """From now on Ctrl-C is only noted; where it is not for this thread to handle it, nothing changes."""
+        if self._handler is None and threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._note)
+
+    def count(self) -> None:
+        """From now on Ctrl-C counts again, one that was noted too."""
+        if self._handler is None:
+            return
+        signal.signal(signal.SIGINT, self._handler)
+        self._handler, pressed, self._pressed = None, self._pressed, False
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
+
+    def _note(self, *_: Any) -> None:
+        self._pressed = True
 
 
 def check_checkpoint(path: Path, classifier: DigitClassifier) -> None:
@@ -83,9 +111,15 @@ class BestCheckpoint(ModelCheckpoint):
     A resumed run takes those of the run before into its own folder, if they lie beside the checkpoint ``resumed``.
     """
 
-    def __init__(self, resumed: str | None, **options: Any) -> None:
+    def __init__(self, resumed: str | None, ctrl_c: CtrlC, **options: Any) -> None:
         super().__init__(filename="best", monitor="val/sparse_accuracy", mode="max", **options)
         self._resumed = resumed
+        self._ctrl_c = ctrl_c
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write it; Ctrl-C waits until the last one is written too."""
+        self._ctrl_c.wait()
+        super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Begin anew where there is no file to go with the score."""
@@ -100,3 +134,17 @@ class BestCheckpoint(ModelCheckpoint):
         score = state_dict["best_model_score"]
         places = {"dirpath": str(self.dirpath), "best_model_path": str(own), "kth_best_model_path": str(own)}
         super().load_state_dict(state_dict | places | {"best_k_models": {str(own): score}})
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """What to go on from, after each epoch."""
+
+    def __init__(self, ctrl_c: CtrlC, **options: Any) -> None:
+        super().__init__(filename="last", **options)
+        self._ctrl_c = ctrl_c
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write it; then Ctrl-C counts again."""
+        self._ctrl_c.wait()
+        super().on_train_epoch_end(trainer, pl_module)
+        self._ctrl_c.count()
