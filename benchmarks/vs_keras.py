@@ -6,10 +6,11 @@
 Each side is a process that keeps warm and sleeps while the other works: this project as `python train.py
 experiment=deepdigits` runs it (Lightning, Adam, L2, dropout, metrics, the data module), Keras as `model.fit` and its
 validation run it, with the same settings on the same images. A round is a number of training steps, then an evaluation
-of the test images, on one side and then on the other, timed from the first batch to the last; a round to warm up comes
-first (Keras compiles there) and is left out. Printed are the images a second of each side, the median over the rounds,
-and their ratio; the share of the machine's peak, a large matrix product in the same precision, that this project's
-arithmetic reaches; and at the end the best of each side over all batch sizes and precisions.
+of the test images (here in batches of 2,500 whatever --batch-size says), on one side and then on the other, timed from
+the first batch to the last; a round to warm up comes first (both sides compile there) and is left out. Printed are the
+images a second of each side, the median over the rounds, and their ratio; the share of the machine's peak, a large
+matrix product in the same precision, that this project's arithmetic reaches; and at the end the best of each side over
+all batch sizes and precisions.
 
 TensorFlow does not go well with torch in one environment: it is installed once, about a gigabyte, into one of its own.
 """

@@ -34,6 +34,7 @@ MATHS = (
     "recipe.schedule=constant",
     "recipe.learning_rate=5e-6",
     "trainer.limit_train_batches=10",
+    "trainer.limit_val_batches=1.0",  # which are of another size on XLA
 )
 WITHOUT_AVERAGES = "recipe.average_decay=0"
 EPOCHS = 3
