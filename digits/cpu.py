@@ -38,12 +38,19 @@ def conv_relu(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """``relu(layer(x))`` of ``x`` (N, C, H, W), where ``layer`` does not pad."""
     autocast = torch.is_autocast_enabled("cpu")
     dtype = torch.get_autocast_dtype("cpu") if autocast else layer.weight.dtype
-    if dtype not in (torch.bfloat16, torch.float32) or not torch.backends.mkldnn.is_available():
+    if not _fuses(dtype):
         return F.relu(layer(x))
     weight, bias = layer.weight.to(dtype, memory_format=torch.channels_last), cast(Tensor, layer.bias).to(dtype)
     # what torch's compiler puts in the place of the two: oneDNN's convolution has ReLU as its last step
     fused = torch.ops.mkldnn._convolution_pointwise
     return fused(x.to(dtype), weight, bias, [0, 0], [1, 1], [1, 1], 1, "relu", [], "")
+
+
+def _fuses(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and convolves ``dtype`` itself; bfloat16 not on every CPU."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def relu_max_pool(x: Tensor) -> Tensor:
