@@ -1,8 +1,8 @@
 """Evaluation on a CPU: the same network in fewer and cheaper passes over memory, about twice as fast.
 
-Batch normalisations are folded, the first and the third convolution take ReLU along, and the others are pooled before
-it. For each bfloat16 torch's kernels convert to float32 and back; a comparison needs neither: read as whole numbers of
-the same width, floats that are not negative keep their order, and negative ones are negative.
+Three of the four batch normalisations after convolutions are folded into the next one, and oneDNN's convolutions take
+ReLU along. To pool, torch's kernels convert each bfloat16 to float32 and back; a comparison needs neither: read as whole
+numbers of the same width, floats that are not negative keep their order.
 """
 
 from typing import TYPE_CHECKING, Any, cast
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from digits.folded import conv
+from digits.folded import kernel_and_bias
 
 if TYPE_CHECKING:
     from digits.network import BatchNorm, DeepDigits
@@ -25,22 +25,20 @@ def forward(network: "DeepDigits", images: Tensor) -> Tensor:
     conv1, _, norm1, conv2, _, norm2, _, _, conv3, _, norm3, conv4, _, norm4, _, _, flatten = layers
     if (norm2.weight < 0).any() or (norm4.weight < 0).any():  # the greatest of four numbers would become the least
         return network.head(network.features(images))
-    x = norm2(relu_max_pool(_conv(conv2, conv_relu(conv1, images), norm1)))
-    x = norm4(relu_max_pool(_conv(conv4, conv_relu(conv3, x), norm3)))
-    return network.head(flatten(x))
+    x = max_pool(conv_relu(conv2, conv_relu(conv1, images), norm1))
+    x = max_pool(conv_relu(conv4, conv_relu(conv3, x, norm2), norm3))
+    return network.head(flatten(norm4(x)))  # folding it into the dense layer's kernel takes longer for few images
 
 
-def _conv(layer: nn.Conv2d, x: Tensor, norm: "BatchNorm") -> Tensor:
-    return conv(layer, x, *norm.scale_and_shift(norm.running_mean, norm.running_var))
-
-
-def conv_relu(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """``relu(layer(x))`` of ``x`` (N, C, H, W), where ``layer`` does not pad."""
-    autocast = torch.is_autocast_enabled("cpu")
-    dtype = torch.get_autocast_dtype("cpu") if autocast else layer.weight.dtype
+def conv_relu(layer: nn.Conv2d, x: Tensor, norm: "BatchNorm | None" = None) -> Tensor:
+    """``relu(layer(norm(x)))`` of ``x`` (N, C, H, W), where ``layer`` does not pad and ``norm`` is only evaluated."""
+    weight, bias = layer.weight, cast(Tensor, layer.bias)
+    if norm is not None:
+        weight, bias = kernel_and_bias(layer, *norm.scale_and_shift(norm.running_mean, norm.running_var))
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
     if not _fuses(dtype):
-        return F.relu(layer(x))
-    weight, bias = layer.weight.to(dtype, memory_format=torch.channels_last), cast(Tensor, layer.bias).to(dtype)
+        return F.relu(F.conv2d(x, weight, bias))
+    weight, bias = weight.to(dtype, memory_format=torch.channels_last), bias.to(dtype)
     # what torch's compiler puts in the place of the two: oneDNN's convolution has ReLU as its last step
     fused = torch.ops.mkldnn._convolution_pointwise
     return fused(x.to(dtype), weight, bias, [0, 0], [1, 1], [1, 1], 1, "relu", [], "")
@@ -53,12 +51,11 @@ def _fuses(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def relu_max_pool(x: Tensor) -> Tensor:
-    """``max_pool2d(relu(x), 2)`` of ``x`` (N, C, H, W), where H and W are even."""
+def max_pool(x: Tensor) -> Tensor:
+    """``max_pool2d(x, 2)`` of ``x`` (N, C, H, W), not negative, where H and W are even."""
     if x.dtype not in WHOLE_NUMBERS or not x.is_contiguous(memory_format=torch.channels_last):
-        return F.max_pool2d(F.relu(x), 2)
+        return F.max_pool2d(x, 2)
     n, c, h, w = x.shape
     rows = x.view(WHOLE_NUMBERS[x.dtype]).permute(0, 2, 3, 1).view(n, h // 2, 2, w * c)
     columns = torch.maximum(rows[:, :, 0], rows[:, :, 1]).view(n, h // 2, w // 2, 2, c)
-    pooled = torch.maximum(columns[:, :, :, 0], columns[:, :, :, 1])  # of negative ones not the greatest, but negative
-    return pooled.clamp_min_(0).view(x.dtype).permute(0, 3, 1, 2)
+    return torch.maximum(columns[:, :, :, 0], columns[:, :, :, 1]).view(x.dtype).permute(0, 3, 1, 2)

@@ -41,11 +41,16 @@ def relu(x: Tensor, sign: Tensor | int = 1) -> Tensor:
     return cast(Tensor, _SignedReLU.apply(x, sign))
 
 
-def conv(layer: nn.Conv2d, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """``layer(x * scale + shift)`` of ``x`` (N, C, H, W) and (C,) twice, where ``layer`` does not pad."""
+def kernel_and_bias(layer: nn.Conv2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the convolution that gives ``layer(x * scale + shift)``, (C,) twice, where ``layer`` does not pad."""
     bias = cast(Tensor, layer.bias) + (layer.weight.sum((2, 3)) * shift).sum(1)
     dtype = layer.weight.dtype
-    return F.conv2d(x, (layer.weight * scale[:, None, None]).to(dtype), bias.to(dtype))
+    return (layer.weight * scale[:, None, None]).to(dtype), bias.to(dtype)
+
+
+def conv(layer: nn.Conv2d, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """``layer(x * scale + shift)`` of ``x`` (N, C, H, W) and (C,) twice, where ``layer`` does not pad."""
+    return F.conv2d(x, *kernel_and_bias(layer, scale, shift))
 
 
 def normalisation(norm: "BatchNorm", x: Tensor, sign: Tensor | None = None) -> tuple[Tensor, Tensor]:
