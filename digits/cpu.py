@@ -1,8 +1,8 @@
 """Evaluation on a CPU: the same network in fewer and cheaper passes over memory, about twice as fast.
 
 Three of the four batch normalisations after convolutions are folded into the next one, and oneDNN's convolutions take
-ReLU along. To pool, torch's kernels convert each bfloat16 to float32 and back; a comparison needs neither: read as whole
-numbers of the same width, floats that are not negative keep their order.
+ReLU along. To pool, torch's kernels convert each bfloat16 to float32 and back. A comparison needs neither: read as
+whole numbers of the same width, floats that are not negative keep their order.
 """
 
 from typing import TYPE_CHECKING, Any, cast
