@@ -60,11 +60,6 @@ def check_checkpoint(path: Path, classifier: DigitClassifier) -> None:
         state, recipe = checkpoint["state_dict"], checkpoint["hyper_parameters"]["recipe"]
     except Exception as error:  # torch.load raises whatever a wrong file leads it to
         raise DigitsError(f"ckpt_path={path}: not a checkpoint of this project, or a damaged one") from error
-    if (recipe.get("teacher") is None) != (classifier.teacher is None):
-        raise DigitsError(
-            f"ckpt_path={path}: was trained with recipe.teacher={recipe.get('teacher')}; "
-            "resume with a teacher if it has one, and else without"
-        )
     for name, tensor in classifier.state_dict().items():
         if name not in state or state[name].shape != tensor.shape:
             found = tuple(state[name].shape) if name in state else "nothing"

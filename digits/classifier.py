@@ -13,7 +13,6 @@ from digits.data.warp import RandomWarp
 from digits.errors import DigitsError
 from digits.metrics import PADDING, LossAndAccuracy
 from digits.network import DeepDigits, to_input
-from digits.teacher import Teacher, distillation
 
 
 class KerasAdam(torch.optim.Adam):
@@ -63,8 +62,7 @@ class DigitClassifier(L.LightningModule):
     Args:
         model: arguments of :class:`~digits.network.DeepDigits`.
         recipe: how it is trained, as `conf/recipe/` has it: ``optimizer`` ("adam" or "adamw"), ``learning_rate``,
-            ``weight_decay``, ``schedule`` ("constant" or "one_cycle"), ``warmup``, ``label_smoothing``, ``warp``,
-            ``teacher``. With a teacher, which must be trained already, its answers take the place of the labels.
+            ``weight_decay``, ``schedule`` ("constant" or "one_cycle"), ``warmup``, ``label_smoothing``, ``warp``.
     """
 
     def __init__(self, model: dict[str, Any], recipe: dict[str, Any]) -> None:
@@ -72,7 +70,6 @@ class DigitClassifier(L.LightningModule):
         self.save_hyperparameters()
         self.network = DeepDigits(**model)
         self.warp = RandomWarp(**recipe["warp"]) if recipe["warp"] else nn.Identity()
-        self.teacher = Teacher().eval().requires_grad_(False) if recipe["teacher"] else None
         self.recipe = recipe
         self.metrics = nn.ModuleDict({split: LossAndAccuracy() for split in ("fit", "val", "test")})
         self.test_logits: list[Tensor] = []  # of each test batch, for the report
@@ -84,12 +81,8 @@ class DigitClassifier(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, warped where the recipe says so."""
-        images = self.warp(to_input(batch["image"]))
-        logits = self.network(images).float()
-        if self.teacher is None:
-            loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.recipe["label_smoothing"])
-        else:
-            loss = distillation(logits, self.teacher(images).float(), self.recipe["teacher"]["temperature"])
+        logits = self.network(self.warp(to_input(batch["image"]))).float()
+        loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.recipe["label_smoothing"])
         loss = loss + self.network.l2_penalty()
         self._metric("fit").update(loss.detach(), logits.detach(), batch["label"])
         return loss
@@ -146,10 +139,10 @@ class DigitClassifier(L.LightningModule):
         fused = self.device.type in ("cpu", "cuda") and not self._clips()  # Lightning clips no fused optimizer's
         options: dict[str, Any] = {"capturable": on_xla, "fused": fused}
         if self.recipe["optimizer"] == "adam":
-            optimizer: torch.optim.Optimizer = KerasAdam(self.network.parameters(), rate, **options)
+            optimizer: torch.optim.Optimizer = KerasAdam(self.parameters(), rate, **options)
         else:
             kernels = [layer.weight for layer in self.network.weight_layers()]
-            others = [p for p in self.network.parameters() if all(p is not kernel for kernel in kernels)]
+            others = [p for p in self.parameters() if all(p is not kernel for kernel in kernels)]
             groups: list[dict[str, Any]] = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
             optimizer = torch.optim.AdamW(groups, rate, weight_decay=self.recipe["weight_decay"], **options)
         if on_xla:  # a rate that is a number would be part of the compiled program
@@ -187,11 +180,3 @@ class DigitClassifier(L.LightningModule):
                 f"ckpt_path: its one-cycle schedule is for {planned:,} steps, this run's for {here:,}; "
                 "resume with the same data, data.batch_size and trainer.max_epochs"
             )
-
-
-class TeacherClassifier(DigitClassifier):
-    """Trains a teacher as DeepDigits is trained."""
-
-    def __init__(self, model: dict[str, Any], recipe: dict[str, Any]) -> None:
-        super().__init__(model, recipe)
-        self.network = Teacher()  # type: ignore[assignment]

@@ -16,7 +16,6 @@ from digits.folded import conv
 
 if TYPE_CHECKING:
     from digits.network import DeepDigits
-    from digits.teacher import Teacher
 
 torch._inductor.config.cpp.vec_isa_ok = True  # each set of instructions is tried out otherwise, a second or two each
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where CUDA is and no GPU
@@ -44,12 +43,6 @@ def forward(network: "DeepDigits", images: Tensor) -> Tensor:
     x, *statistics = _ReLUMaxPool.apply(conv(conv4, x, *norm3.scale_and_shift(*statistics)))
     x = drop4(_multiply_add(x, *norm4.scale_and_shift(*statistics)))
     return network.head(flatten(x))
-
-
-@torch.compile(dynamic=False)
-def teacher_forward(teacher: "Teacher", images: Tensor) -> Tensor:
-    """Logits (N, 10) of ``images`` (N, 1, 28, 28), channels last, as the teacher gives them."""
-    return teacher.norm(teacher.dense(teacher.features(images)))
 
 
 class _ReLU(torch.autograd.Function):

@@ -73,14 +73,6 @@ class WarpConfig(_Section):
     stroke: Share
 
 
-class TeacherConfig(_Section):
-    """The network that is trained first, and how it is learnt from."""
-
-    epochs: Count
-    average_decay: Share
-    temperature: Positive
-
-
 class RecipeConfig(_Section):
     """How the classifier is trained."""
 
@@ -94,7 +86,6 @@ class RecipeConfig(_Section):
     label_smoothing: Share
     average_decay: Share
     warp: WarpConfig | None = Field(description="null, or degrees, scale, shear, shift and stroke")
-    teacher: TeacherConfig | None = Field(description="null, or epochs, average_decay and temperature")
 
 
 class TrainerConfig(_Section):

@@ -100,11 +100,6 @@ def _dense(inputs: int, outputs: int, dropout: float) -> list[nn.Module]:
     return [nn.Linear(inputs, outputs), nn.ReLU(), BatchNorm(outputs), Dropout(dropout)]
 
 
-def weight_layers(module: nn.Module) -> list[nn.Conv2d | nn.Linear]:
-    """The layers of ``module`` with a kernel, in the order in which images pass them."""
-    return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-
-
 class ChannelsLastFlatten(nn.Module):
     """Flatten (N, C, H, W) in Keras's order (H, W, C), which is also how channels-last tensors lie in memory."""
 
@@ -202,7 +197,7 @@ class DeepDigits(
 
     def weight_layers(self) -> list[nn.Conv2d | nn.Linear]:
         """The seven layers with a kernel and a bias, in the order in which images pass them."""
-        return weight_layers(self)
+        return [layer for layer in self.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
 
     def arguments(self) -> dict[str, float]:
         """What to call :class:`DeepDigits` with to get another network of these settings."""

@@ -18,12 +18,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 
 from digits import __version__, xla
 from digits.callbacks import History, Progress, RisingAverage
 from digits.checkpoints import RandomDraws, check_checkpoint, checkpoints
-from digits.classifier import DigitClassifier, TeacherClassifier
+from digits.classifier import DigitClassifier
 from digits.config import Config, RecipeConfig
 from digits.data.module import DigitDataModule
 from digits.errors import ConfigError, DigitsError
@@ -38,10 +37,8 @@ for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # banners a
     logging.getLogger(name).setLevel(logging.WARNING)
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 PAYS_TO_COMPILE = 1_000_000  # images: compiling takes as long as is saved by some 200,000 (docs/recipe.md)
-TEACHERS_IMAGE = 3  # of the network's images cost as much as one of the teacher's, 825 MFLOP beside 237
 # each run has a folder of its own, a resumed one too
 warnings.filterwarnings("ignore", message="The dirpath has changed", module="lightning")
-warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode", module="lightning")  # the teacher
 
 
 def train(config: Config, run_dir: Path, overrides: Sequence[str] | None = None) -> dict[str, Any]:
@@ -54,20 +51,15 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] | None = None)
 
     Raises:
         DigitsError: the data, the device or the checkpoint cannot be used.
-        KeyboardInterrupt: Ctrl-C while the teacher was trained, of which nothing is left to go on from.
     """
     start = time.perf_counter()
     run_dir.mkdir(parents=True, exist_ok=True)
     if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
         where = "checkpoints are in runs/<name>/<time>/checkpoints/"
         raise DigitsError(f"ckpt_path={config.ckpt_path}: no such file; {where}")
-    taught = config.recipe.teacher is not None and config.ckpt_path is None  # a checkpoint has its teacher in it
-    teacher, loaded = _train_teacher(config, run_dir / "teacher") if taught else (None, None)
-    trainer, classifier, data, history = set_up(config, run_dir, loaded)
+    trainer, classifier, data, history = set_up(config, run_dir)
     if config.ckpt_path is not None:
         check_checkpoint(Path(config.ckpt_path), classifier)
-    if teacher is not None and classifier.teacher is not None:
-        classifier.teacher.load_state_dict(teacher)
 
     completed = _uninterrupted(trainer, trainer.fit, classifier, data, ckpt_path=config.ckpt_path, weights_only=True)
     tested_epoch = len(history.rows)
@@ -102,23 +94,6 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] | None = None)
     return summary
 
 
-def _train_teacher(config: Config, run_dir: Path) -> tuple[dict[str, Tensor], DigitDataModule]:
-    """The weights of a teacher, trained as ``config`` says, and the data; its table of epochs goes to ``run_dir``."""
-    settings = config.recipe.teacher
-    assert settings is not None
-    own = {"epochs": settings.epochs, "average_decay": settings.average_decay, "teacher": None}
-    most = config.trainer.max_epochs and min(config.trainer.max_epochs, settings.epochs)
-    none = {"logger": False, "enable_checkpointing": False, "profiler": None, "max_epochs": most}
-    sections = {"recipe": config.recipe.model_copy(update=own), "trainer": config.trainer.model_copy(update=none)}
-    run_dir.mkdir(exist_ok=True)
-    log.info("a teacher first:")
-    trainer, classifier, data, _ = set_up(config.model_copy(update=sections), run_dir, kind=TeacherClassifier)
-    if not _uninterrupted(trainer, trainer.fit, classifier, data):
-        raise KeyboardInterrupt
-    log.info("now the network, by the teacher's answers:")
-    return {name: tensor.cpu() for name, tensor in classifier.network.state_dict().items()}, data
-
-
 def validation_chooses(config: Config) -> bool:
     """Whether the best validation epoch is tested, and not the last one.
 
@@ -129,10 +104,7 @@ def validation_chooses(config: Config) -> bool:
 
 
 def set_up(
-    config: Config,
-    run_dir: Path,
-    data: DigitDataModule | None = None,
-    kind: type[DigitClassifier] = DigitClassifier,
+    config: Config, run_dir: Path, data: DigitDataModule | None = None
 ) -> tuple[L.Trainer, DigitClassifier, DigitDataModule, History]:
     """What a run needs, put together and seeded, up to ``trainer.fit(classifier, data)``.
 
@@ -144,17 +116,15 @@ def set_up(
     L.seed_everything(config.seed, verbose=False)
     data = data or DigitDataModule(**dict(config.data), seed=config.seed)
     data.setup()
-    classifier = kind(config.model.model_dump(), config.recipe.model_dump())
-    classifier.to(memory_format=torch.channels_last)  # the layout that the CPU's convolutions are fastest in
+    classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump())
+    # the layout that the CPU's convolutions are fastest in
+    classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     history = History(run_dir)
     trainer = build_trainer(config, data, placement, history, run_dir)
-    teaches = kind is TeacherClassifier
-    images = (trainer.max_epochs or 0) * len(data.train) * (TEACHERS_IMAGE if teaches else 1)
-    if compiles(config, placement["accelerator"], images):
+    if compiles(config, placement["accelerator"], (trainer.max_epochs or 0) * len(data.train)):
         from digits import compiled
 
-        forward: Any = compiled.teacher_forward if teaches else compiled.forward
-        classifier.network.forward_in_training = forward
+        classifier.network.forward_in_training = compiled.forward
     return trainer, classifier, data, history
 
 
@@ -296,7 +266,6 @@ def _summary(
     return {
         "experiment": config.name,
         "dataset": data.digits.name,
-        "teacher": config.recipe.teacher.model_dump() if config.recipe.teacher else None,
         "train_images": len(data.train) - data.drawn_images,
         "drawn_images": data.drawn_images or None,
         "val_images": len(data.val),

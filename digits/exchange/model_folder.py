@@ -267,11 +267,10 @@ def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]
     }
     held_out = f", {summary['val_images']:,} held out for validation" if summary["val_images"] else ""
     drawn = f" and {summary['drawn_images']:,} that were drawn" if summary.get("drawn_images") else ""
-    taught = ", by the answers of another network that was trained on them first" if summary.get("teacher") else ""
     commit = f" (commit {summary['git_commit'][:10]})" if summary.get("git_commit") else ""
     training = (
         f"`{_command(summary)}`: "
-        f"{summary['epochs']} epochs on {summary['train_images']:,} images of {dataset}{drawn}{taught}{held_out}, "
+        f"{summary['epochs']} epochs on {summary['train_images']:,} images of {dataset}{drawn}{held_out}, "
         f"{summary['accelerator']}, {summary['precision']}; DeepDigits {summary['digits']}{commit}, "
         f"torch {summary['torch']}, lightning {summary['lightning']}."
     )
