@@ -69,7 +69,7 @@ def test_in_bfloat16_it_is_as_near_to_float64_as_the_network_as_it_is_written():
 
 
 @needs_a_compiler
-@pytest.mark.parametrize("precision", ["auto", "bf16-true"])
+@pytest.mark.parametrize("precision", ["auto", pytest.param("bf16-true", marks=pytest.mark.slow)])
 def test_a_run_may_ask_for_it(train_py: Callable[..., CompletedProcess[str]], tmp_path: Path, precision: str):
     precision = f"trainer.precision={precision}"
     run = train_py("data=mnist5k", "trainer.fast_dev_run=true", "compile=true", precision, "hydra.run.dir=run")

@@ -139,6 +139,7 @@ def test_every_test_image_counts_once_however_the_batches_are_shared_out(devices
     assert seen["test"]["test/sparse_accuracy"] == pytest.approx(seen["correct"] / 10_000, abs=1e-7)
 
 
+@SLOW
 def test_a_run_begun_on_eight_devices_goes_on_on_the_cpu(tmp_path: Path):
     rehearse(8, *MATHS, "trainer.max_epochs=1", folder=str(tmp_path))
     checkpoint = f"ckpt_path={tmp_path}/checkpoints/last.ckpt"
