@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch._dynamo.config
 import torch._inductor.config
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,6 +18,7 @@ from digits.folded import conv
 if TYPE_CHECKING:
     from digits.network import DeepDigits
 
+torch._dynamo.config.recompile_limit = 64  # two shapes a batch size; by default a sweep of five would be too many
 torch._inductor.config.cpp.vec_isa_ok = True  # each set of instructions is tried out otherwise, a second or two each
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns where CUDA is and no GPU
 
