@@ -1,5 +1,6 @@
 """Training by what torch.compile makes is training as it is written."""
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -66,6 +67,18 @@ def test_in_bfloat16_it_is_as_near_to_float64_as_the_network_as_it_is_written():
     for (name, of_exact), of_written, of_other in parameters:
         assert of_exact.grad is not None and of_written.grad is not None and of_other.grad is not None
         assert (of_other.grad - of_exact.grad).norm() < 2 * (of_written.grad - of_exact.grad).norm(), name
+
+
+def test_evaluation_does_not_compile():
+    network = a_network(positive=True).eval()
+    other = copy.deepcopy(network)
+
+    def never(network: DeepDigits, images: Tensor) -> Tensor:
+        raise AssertionError
+
+    other.forward_in_training = never
+    images = torch.rand(2, 1, 28, 28)
+    assert torch.equal(other(images), network(images))
 
 
 @needs_a_compiler

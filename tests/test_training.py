@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from conftest import ROOT, SMALL, configure
@@ -266,6 +267,27 @@ def test_ctrl_c_within_an_epoch_leaves_the_checkpoint_of_the_last_whole_one(tmp_
     assert content["status"] == "interrupted"
     checkpoint = torch.load(content["last_checkpoint"], weights_only=True)
     assert (checkpoint["epoch"], checkpoint["global_step"]) == (0, 3)
+
+
+def test_ctrl_c_while_checkpoints_are_written_waits_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    save = L.Trainer.save_checkpoint
+    saved: list[int] = []
+
+    def pressed(trainer: L.Trainer, *args: object, **kwargs: object) -> None:
+        saved.append(trainer.current_epoch)
+        if saved.count(1) == 1:  # the first file of the second epoch
+            signal.raise_signal(signal.SIGINT)
+        save(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", pressed)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+    try:
+        content = train(configure(*TINY, "trainer.max_epochs=3"), tmp_path)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (content["status"], content["epochs"]) == ("interrupted", 2)
+    assert torch.load(content["last_checkpoint"], weights_only=True)["epoch"] == 1
 
 
 @pytest.fixture
