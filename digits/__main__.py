@@ -14,6 +14,12 @@ MODEL = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or o
 EVALUATE = """\
 Score a model on MNIST's test split: errors and their 95 % interval, calibration, per-digit figures. Several models are
 scored together, as an ensemble: by the mean of their probabilities. Without any, the one that the package carries.
+"""
+ENSEMBLE = """\
+Score two models or more together on MNIST's test split, by the mean of their probabilities: errors and their 95 %
+interval, calibration, per-digit figures.
+"""
+PICTURES = """\
 With --data FOLDER on pictures of your own, each of one digit, in sub-folders called 0 to 9: they are read as digits
 predict does, and where not exactly one digit is found, that is an error.
 """
@@ -87,9 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--save", type=Path, metavar="DIR", help="draw there what was read, and what the network saw")
     command.set_defaults(run=_predict)
 
-    for name, models in (("evaluate", "*"), ("ensemble", "+")):
-        help_ = "score a model on MNIST's test split" if name == "evaluate" else "score several models together"
-        command = commands.add_parser(name, help=help_, description=EVALUATE)
+    for name, models, help_, description in (
+        ("evaluate", "*", "score a model on MNIST's test split", EVALUATE),
+        ("ensemble", "+", "score several models together", ENSEMBLE),
+    ):
+        command = commands.add_parser(name, help=help_, description=description + PICTURES)
         command.add_argument("models", nargs=models, metavar="MODEL", help=MODEL)
         command.add_argument(
             "--data", default="mnist", metavar="DATA", help="mnist (the default), mnist5k or a folder of pictures"
