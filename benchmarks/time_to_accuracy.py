@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("ours", "keras"), help="leave out the other side")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"), help="of the Keras side")
     parser.add_argument("--env", type=Path, default=cache / "vs-keras-venv", help="environment of the Keras side")
-    parser.add_argument("--data-dir", type=Path, default=os.environ.get("DIGITS_DATA_DIR", cache), metavar="DIR")
+    parser.add_argument("--data-dir", type=Path, default=os.environ.get("DIGITS_DATA_DIR") or cache, metavar="DIR")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every epoch's figures to this file")
     parser.add_argument("overrides", nargs="*", help="for train.py, such as experiment=best")
     options = parser.parse_args()

@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument(
         "--data-dir",
         type=Path,
-        default=os.environ.get("DIGITS_DATA_DIR", "~/.cache/deepdigits"),
+        default=os.environ.get("DIGITS_DATA_DIR") or "~/.cache/deepdigits",
         metavar="DIR",
         help="folder that holds MNIST/raw, or will",
     )

@@ -161,7 +161,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     if options.ensemble and len(options.models) < 2:
         raise ConfigError("ensemble: takes two models or more; for one use digits evaluate")
-    data_dir = options.data_dir or os.environ.get("DIGITS_DATA_DIR", "~/.cache/deepdigits")
+    data_dir = options.data_dir or os.environ.get("DIGITS_DATA_DIR") or "~/.cache/deepdigits"
     summary = evaluate(options.models, options.data, Path(data_dir).expanduser(), options.robustness, options.save)
     if options.json:
         print(json.dumps(summary, indent=2))

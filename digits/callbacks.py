@@ -154,7 +154,7 @@ class History(L.Callback):
             raise DigitsError(f"epoch {row['epoch']:.0f}: the loss is {row['train/loss']}; lower recipe.learning_rate")
         if trainer.is_global_zero:
             self._write()
-            log.info(epoch_line(row, trainer.max_epochs or 0))
+            log.info(epoch_line(row, trainer.max_epochs))
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, for the checkpoint."""
@@ -172,9 +172,14 @@ class History(L.Callback):
             table.writerows(self.rows)
 
 
-def epoch_line(row: dict[str, float], epochs: int) -> str:
-    """A row of the history as one line of at most 80 characters."""
-    parts = [f"epoch {row['epoch']:.0f}" + (f"/{epochs}" if epochs > 0 else "")]
+def epoch_of(epoch: int, epochs: int | None) -> str:
+    """As "epoch 3/10", or where no number of ``epochs`` ends the run (None, -1) "epoch 3"."""
+    return f"epoch {epoch}" + (f"/{epochs}" if epochs and epochs > 0 else "")
+
+
+def epoch_line(row: dict[str, float], epochs: int | None) -> str:
+    """A row of the history as one line of about 80 characters."""
+    parts = [epoch_of(int(row["epoch"]), epochs)]
     for prefix, name in (("train", "train"), ("val", "val"), ("test_each_epoch", "test")):
         if f"{prefix}/loss" in row:
             parts.append(f"{name} {row[f'{prefix}/sparse_accuracy']:.2%} loss {row[f'{prefix}/loss']:.4f}")
@@ -212,7 +217,7 @@ class Progress(ProgressBar):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A new bar for the epoch."""
-        self._open(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", trainer.num_training_batches)
+        self._open(epoch_of(trainer.current_epoch + 1, trainer.max_epochs), trainer.num_training_batches)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """One step further; the measurements, for which the device must be waited for, only now and then."""

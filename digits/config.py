@@ -98,6 +98,7 @@ class TrainerConfig(_Section):
         description="auto, 1, or the number of a GPU in brackets: one GPU or CPU, or all cores of a TPU"
     )
     strategy: Literal["auto", "ddp"] = Field(description="auto or ddp")
+    # no "bf16-true", "16-true": the small steps of averages and of batch statistics would be rounded to nothing
     precision: Literal[
         "auto",
         16,
@@ -108,12 +109,10 @@ class TrainerConfig(_Section):
         "64",
         "16-mixed",
         "bf16-mixed",
-        "16-true",
-        "bf16-true",
         "32-true",
         "64-true",
         "bf16",
-    ] = Field(description="auto, 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true or 64-true")
+    ] = Field(description="auto, 32-true, bf16-mixed, 16-mixed or 64-true")
     fast_dev_run: Annotated[bool | Annotated[int, Field(ge=0)], Field(description="true, false or a number of batches")]
     max_epochs: Annotated[int, Field(ge=1)] | None = Field(
         description="a whole number from 1, or null for the recipe's"
@@ -125,7 +124,6 @@ class TrainerConfig(_Section):
     limit_train_batches: Some
     limit_val_batches: Limit
     limit_test_batches: Some
-    limit_predict_batches: Limit
     check_val_every_n_epoch: Count | None
     num_sanity_val_steps: int = Field(ge=-1, description="a whole number from 0, or -1 for all")
     log_every_n_steps: Count

@@ -21,5 +21,6 @@ def keep_freed_memory(most: int = 2**31 - 1) -> None:
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
-        libc.mallopt(trim_threshold, most)
-        libc.mallopt(mmap_threshold, most // 2)
+        # One setting ends glibc's own adapting of both, so without the other it would harm; old ones take 32 MB at most
+        if libc.mallopt(mmap_threshold, most // 2) or libc.mallopt(mmap_threshold, min(most // 2, 32 * 2**20)):
+            libc.mallopt(trim_threshold, most)

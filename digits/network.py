@@ -21,7 +21,7 @@ class BatchNorm(nn.Module):
     """Batch normalisation over dimension 1, as Keras computes it.
 
     Keras's momentum 0.99 is torch's 0.01, its epsilon is 1e-3, and its running variance takes in the biased variance
-    of the batch (torch: the unbiased one). Statistics are float32 whatever the dtype of the input.
+    of the batch (torch: the unbiased one). Statistics keep the module's dtype, float32, whatever that of the input.
     """
 
     momentum: Any = 0.01  # a number, or on XLA, where it changes, a tensor (1,)
@@ -159,7 +159,7 @@ class DeepDigits(
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, 10) of ``images`` (N, 1, 28, 28), float in [0, 1] (pixel / 255, 1 = ink)."""
-        images = images.to(next(self.parameters()).dtype)  # another than float32 where trainer.precision is "…-true"
+        images = images.to(next(self.parameters()).dtype)  # float64 where trainer.precision is "64-true"
         if images.device.type == "xla":
             return folded.forward(self, images)
         images = images.contiguous(memory_format=torch.channels_last)

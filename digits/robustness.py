@@ -1,5 +1,6 @@
 """How a model fares on digits that are drawn worse than MNIST's: shifted, turned, blurred, noisy and so on."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -37,7 +38,8 @@ def _noise(sigma: float) -> Change:
 
 
 def _blur(sigma: float) -> Change:
-    return lambda images: T.gaussian_blur(images, [9, 9], [sigma, sigma])
+    size = 2 * math.ceil(3 * sigma) + 1  # beyond three sigma there is next to nothing
+    return lambda images: T.gaussian_blur(images, [size, size], [sigma, sigma])
 
 
 def _contrast(factor: float) -> Change:

@@ -121,14 +121,23 @@ def set_up(
     classifier.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     history = History(run_dir)
     trainer = build_trainer(config, data, placement, history, run_dir)
-    if compiles(config, placement["accelerator"], (trainer.max_epochs or 0) * len(data.train)):
+    if compiles(config, placement["accelerator"], images_to_train(trainer, data)):
         from digits import compiled
 
         classifier.network.forward_in_training = compiled.forward
     return trainer, classifier, data, history
 
 
-def compiles(config: Config, accelerator: Any, images: int) -> bool:
+def images_to_train(trainer: L.Trainer, data: DigitDataModule) -> float:
+    """How many images all steps of a run take together, one that is taken twice counted twice; inf without an end."""
+    batches, limit = len(data.train) // data.batch_size, trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    ends = [batches * trainer.max_epochs] if trainer.max_epochs not in (None, -1) else []
+    ends += [trainer.max_steps * trainer.accumulate_grad_batches] if trainer.max_steps != -1 else []
+    return min(ends, default=math.inf) * data.batch_size
+
+
+def compiles(config: Config, accelerator: Any, images: float) -> bool:
     """Whether to train by what torch.compile makes, as ``config.compile`` says, of so many ``images`` in all epochs.
 
     Raises:

@@ -9,13 +9,13 @@ from subprocess import CompletedProcess
 
 import pytest
 import torch
-from conftest import configure
+from conftest import SMALL, configure
 from torch import Tensor, nn
 
 from digits import compiled
 from digits.errors import ConfigError, DigitsError
 from digits.network import BatchNorm, DeepDigits
-from digits.training import PAYS_TO_COMPILE, compiles
+from digits.training import PAYS_TO_COMPILE, compiles, images_to_train, set_up
 
 needs_a_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
 
@@ -82,10 +82,8 @@ def test_evaluation_does_not_compile():
 
 
 @needs_a_compiler
-@pytest.mark.parametrize("precision", ["auto", pytest.param("bf16-true", marks=pytest.mark.slow)])
-def test_a_run_may_ask_for_it(train_py: Callable[..., CompletedProcess[str]], tmp_path: Path, precision: str):
-    precision = f"trainer.precision={precision}"
-    run = train_py("data=mnist5k", "trainer.fast_dev_run=true", "compile=true", precision, "hydra.run.dir=run")
+def test_a_run_may_ask_for_it(train_py: Callable[..., CompletedProcess[str]], tmp_path: Path):
+    run = train_py("data=mnist5k", "trainer.fast_dev_run=true", "compile=true", "hydra.run.dir=run")
     assert run.returncode == 0, run.stderr
     assert not run.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["compiled"] is True
@@ -122,6 +120,22 @@ def test_by_default_only_a_long_run_compiles_and_only_where_it_works(
 ):
     monkeypatch.setattr(compiled, "available", lambda: compiler)  # this machine either has a compiler or has not
     assert compiles(configure(f"compile={setting}"), "cpu", images) is expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "images"),
+    [
+        (("trainer.max_epochs=3",), 3 * 3664),
+        (("trainer.max_epochs=3", "trainer.limit_train_batches=2"), 3 * 2 * 16),
+        (("trainer.max_epochs=3", "trainer.limit_train_batches=0.5"), 3 * 114 * 16),
+        (("trainer.max_epochs=3", "trainer.max_steps=5"), 5 * 16),
+        (("trainer.max_steps=5", "trainer.accumulate_grad_batches=2"), 10 * 16),
+        (("trainer.fast_dev_run=true",), 16),
+    ],
+)
+def test_the_images_of_a_run_are_those_of_its_steps(overrides: tuple[str, ...], images: int, tmp_path: Path):
+    trainer, _, data, _ = set_up(configure(*SMALL, "compile=false", *overrides), tmp_path)
+    assert images_to_train(trainer, data) == images
 
 
 def test_asked_for_where_it_does_not_work_it_is_an_error(monkeypatch: pytest.MonkeyPatch):

@@ -79,7 +79,7 @@ def test_memory_layout_of_the_kernels_does_not_matter(network, images):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_images_are_taken_in_the_dtype_of_the_kernels(network, images, dtype):
     expected = network.eval()(images)
-    logits = network.to(dtype)(images)  # what trainer.precision=64-true and bf16-true do
+    logits = network.to(dtype)(images)  # as trainer.precision=64-true does, and the reader
     assert logits.dtype == dtype
     torch.testing.assert_close(logits.float(), expected, atol=0.05, rtol=0)
 

@@ -266,6 +266,14 @@ def test_a_box_is_in_the_pictures_own_pixels(reader: Reader):
     assert digit.box == pytest.approx((left, top, right, bottom), abs=12)
 
 
+@pytest.mark.parametrize(("width", "height"), [(1999, 1333), (2047, 1365), (1365, 2047)])
+def test_the_box_of_a_digit_on_the_edge_ends_with_the_picture(reader: Reader, width: int, height: int):
+    picture = np.full((height, width), 255, np.uint8)
+    cv2.polylines(picture, [np.array([(800, height - 400), (1100, height - 400), (950, height)])], False, 0, 50)
+    (digit,) = reader.read(picture)
+    assert digit.box.bottom == height
+
+
 def test_small_writing_on_a_large_page_is_looked_at_closer(reader: Reader):
     picture = np.full((3000, 4000), 250, np.uint8)
     small = page("2468", size=90, step=100)

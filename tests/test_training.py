@@ -351,7 +351,6 @@ def test_a_checkpoint_of_a_schedule_of_another_length_is_refused(finished: Path,
     "overrides",
     [
         ("trainer.gradient_clip_val=0.1", "trainer.precision=bf16-mixed"),
-        ("trainer.precision=bf16-true",),
         ("trainer.precision=64-true",),
         ("trainer.max_epochs=1", "trainer.limit_train_batches=5"),  # a fifth of which is one step to warm up
         ("trainer.accumulate_grad_batches=2",),

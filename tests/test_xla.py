@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from digits.xla import tpu_present
+
 needs_xla = pytest.mark.skipif(importlib.util.find_spec("torch_xla") is None, reason="torch_xla has no wheel here")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 XLA = ("trainer.accelerator=tpu", "data=mnist5k", "data.batch_size=16", "hydra.run.dir=run")
@@ -17,6 +19,22 @@ XLA = ("trainer.accelerator=tpu", "data=mnist5k", "data.batch_size=16", "hydra.r
 def test_importing_the_package_imports_none_of_the_heavy_libraries():
     code = "import digits, sys; print({'torch_xla', 'jax', 'gradio', 'matplotlib'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+@needs_xla
+@pytest.mark.parametrize(
+    ("vendor", "device", "expected"),
+    [("0x1ae0", "0x0063", True), ("0x10de", "0x2204", False), ("0x1ae0", "0x0042", False)],
+    ids=["TPU v5e", "GPU handed on by VFIO", "Google's network card"],
+)
+def test_a_tpu_is_told_from_other_devices_by_the_pci_bus(vendor: str, device: str, expected: bool, tmp_path: Path):
+    entry = tmp_path / "sys/bus/pci/devices/0000:00:05.0"  # a stand-in for a machine with the device, which this is not
+    entry.mkdir(parents=True)
+    (entry / "vendor").write_text(f"{vendor}\n")
+    (entry / "device").write_text(f"{device}\n")
+    (tmp_path / "dev/vfio").mkdir(parents=True)
+    (tmp_path / "dev/vfio/17").touch()
+    assert tpu_present(tmp_path) is expected
 
 
 @needs_xla

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from digits.errors import ConfigError, DigitsError
+from digits.reading.picture import opened
 from digits.reading.reader import Digit, Reader, lines
 
 MOST_BYTES = 20_000_000  # of a picture's file
@@ -164,7 +165,7 @@ def read_url(reader: Reader, url: object) -> dict[str, object]:
 def _check_size(file: io.BytesIO) -> None:
     """The reader's own limit is that of a machine which nobody else uses."""
     try:
-        with Image.open(file) as picture:
+        with opened(file) as picture:
             pixels = picture.width * picture.height
             whole = picture.format not in ("JPEG", "MPO") or picture.info.get("progressive")
     except Image.DecompressionBombError as error:

@@ -54,18 +54,22 @@ let chosen; // the picture, until it is cleared
 async function choose(file) {
   if (!file) return;
   clear();
+  const question = asked;
   chosen = undefined;
   if (file.size > props.most_bytes) {
     show(`This file is larger than ${Math.round(props.most_bytes / 1e6)} MB.`);
     return;
   }
+  let url;
   try {
-    chosen = await asUrl(file);
+    url = await asUrl(file);
   } catch {
-    show("This file cannot be read.");
+    if (question === asked) show("This file cannot be read.");
     return;
   }
-  if (await ask(chosen)) {
+  if (question !== asked) return; // meanwhile cleared, or another one was chosen
+  chosen = url;
+  if (await ask(url)) {
     photo.src = URL.createObjectURL(file);
     photo.hidden = false;
   }

@@ -49,9 +49,9 @@ probabilities = network.probabilities(to_input(images))  # of a uint8 tensor (N,
 | {rule} |
 | {row} |
 
-The interval says what would be expected of other test sets of this size. The probabilities are those at temperature
-{temperature}{fitted}. A picture of no digit at all gets an answer too, as does a digit that is drawn otherwise than
-MNIST's are: such answers mean nothing.
+The interval is that of the share of errors among all such digits, as a number of these images. The probabilities are
+those at temperature {temperature}{fitted}. A picture of no digit at all gets an answer too, as does a digit that is
+drawn otherwise than MNIST's are: such answers mean nothing.
 
 {pictures}
 """

@@ -18,6 +18,7 @@ from digits.reading.gray import array_levels, gray_levels
 from digits.reading.ink import Gray
 
 PictureLike: TypeAlias = "str | Path | BinaryIO | Image.Image | NDArray[Any]"
+Size: TypeAlias = tuple[int, int]  # width and height in pixels
 
 SUFFIXES = frozenset([
     ".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff",
@@ -41,13 +42,14 @@ _UPRIGHT: dict[Any, Callable[[Gray], Gray]] = {  # by the orientation that EXIF 
     7: lambda gray: np.rot90(gray, 2).T,
     8: np.rot90,
 }
+_LYING = {5, 6, 7, 8}  # width and height change places
 _warnings_lock = threading.Lock()
 _load_lock = threading.Lock()
 _big_lock = threading.Lock()  # threads decode one big picture at a time, or each would need the memory for one
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Pillow's log of odd files would reach the terminal
 
 
-def open_picture(source: PictureLike, longest: int, colours: bool = False) -> tuple[Gray, float]:
+def open_picture(source: PictureLike, longest: int, colours: bool = False) -> tuple[Gray, Size]:
     """``source`` as grey levels, upright, its longer side ``longest`` pixels at most.
 
     Args:
@@ -55,16 +57,16 @@ def open_picture(source: PictureLike, longest: int, colours: bool = False) -> tu
             first frame), PPM, AVIF, or HEIC where pillow-heif is installed; they are turned as their EXIF data says.
             Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA. Booleans: True is white. uint8: 0 to 255.
             Other integers: 0 to 255, or, if one is above, to the next power of two less 1 (1,023, 4,095, 65,535 ...).
-            Floats: 0 to 1, or, if one is above 1.1, as integers; what resampling has put a little outside is cut. The
-            same goes for files of 16 bits and of floats.
+            Floats: 0 to 1, or, if one is above 1.1, as integers; what resampling has put outside, by up to a tenth of
+            the range, is cut. The same goes for files of 16 bits and of floats.
         longest: pixels, at least 1; smaller pictures stay as they are, larger ones are reduced by averaging areas.
         colours: whether grey may be, where brightness shows little, the mixture of red, green and blue that has the
             most contrast; else it is brightness.
 
     Returns:
-        uint8 (H, W), and the scale: its longer side by that of ``source``. What is transparent is white if what is
-        visible is dark, and else black; but where a picture's greater part is visible, with light and dark of its own,
-        it is as bright as most of that.
+        uint8 (H, W), and the width and height of ``source`` when upright, in its own pixels. What is transparent is
+        white if what is visible is dark, and else black; but where a picture's greater part is visible, with light and
+        dark of its own, it is as bright as most of that.
 
     Raises:
         DigitsError: one line that names the file: there is none, it may not be read, is no picture, is truncated or too
@@ -142,13 +144,9 @@ def _name(source: object) -> str:
 # ---- files
 
 
-def _from_file(file: BinaryIO, longest: int, colours: bool) -> tuple[Gray, float]:
-    file.seek(0)
-    head = file.read(64)
-    if not head:
-        raise DigitsError("is empty")
-    with _damage(), _opened(file, head) as image:
-        whole = max(image.size)
+def _from_file(file: BinaryIO, longest: int, colours: bool) -> tuple[Gray, Size]:
+    with _damage(), opened(file) as image:
+        whole = image.size
         if isinstance(image, JpegImagePlugin.JpegImageFile):
             _draft(image, longest, colours)
         return _from_image(image, longest, colours, whole)
@@ -171,7 +169,19 @@ def _damage() -> Iterator[None]:
         raise DigitsError(f"is damaged or cut short: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
-def _opened(file: BinaryIO, head: bytes) -> Image.Image:
+def opened(file: BinaryIO) -> Image.Image:
+    """The picture in ``file`` from its beginning on, of which Pillow has read the head only: its format and size.
+
+    Raises:
+        DigitsError: it is empty, or HEIC where pillow-heif is not installed.
+        UnidentifiedImageError: it is no picture.
+        Exception: whatever else a damaged one leads Pillow to.
+    """
+    file.seek(0)
+    head = file.read(64)
+    file.seek(0)
+    if not head:
+        raise DigitsError("is empty")
     formats = [*_FORMATS]
     if head[4:8] == b"ftyp" and any(brand in head for brand in _HEIC):
         try:
@@ -212,9 +222,9 @@ def _quiet() -> Iterator[None]:
 # ---- images
 
 
-def _from_image(image: Image.Image, longest: int, colours: bool, whole: int | None = None) -> tuple[Gray, float]:
-    """As :func:`open_picture`; ``whole`` is the longer side before the decoder reduced it."""
-    whole = whole or max(image.size)
+def _from_image(image: Image.Image, longest: int, colours: bool, whole: Size | None = None) -> tuple[Gray, Size]:
+    """As :func:`open_picture`; ``whole`` is the size before the decoder reduced it."""
+    width, height = whole or image.size
     _check_size(image)
     with _big_lock if image.width * image.height > BIG else contextlib.nullcontext():
         if image.format == "TIFF":  # reads tags, of which Pillow may warn, with the pixels
@@ -228,7 +238,9 @@ def _from_image(image: Image.Image, longest: int, colours: bool, whole: int | No
             orientation = None
     if orientation in _UPRIGHT:
         gray = np.ascontiguousarray(_UPRIGHT[orientation](gray))
-    return gray, max(gray.shape) / whole
+        if orientation in _LYING:
+            width, height = height, width
+    return gray, (width, height)
 
 
 def _check_size(image: Image.Image) -> None:

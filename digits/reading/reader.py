@@ -24,7 +24,7 @@ from digits.exchange.model_folder import load_model
 from digits.memory import keep_freed_memory
 from digits.network import DeepDigits, native_bfloat16, to_input
 from digits.reading.parts import Box
-from digits.reading.picture import PictureLike, open_picture, reopenable
+from digits.reading.picture import PictureLike, Size, open_picture, reopenable
 from digits.reading.segment import Found, find_digits
 
 GUESS = 0.5  # confidence below which ink is rather no digit
@@ -39,7 +39,8 @@ TOO_WIDE, WIDEST = 3.0, 1.75  # log-probability that a digit loses for each heig
 SMALL = 40  # pixels: the height of digits below which the picture is looked at again, twice as large
 LONGEST = 1000  # pixels on the longer side of the picture that is looked at
 
-Searched: TypeAlias = tuple[list[list[Found]], float]  # what find_digits says, and the scale of the picture it saw
+# what find_digits says, the size of the whole picture, and the scale of the one that was searched
+Searched: TypeAlias = tuple[list[list[Found]], Size, float]
 
 
 @dataclass(frozen=True)
@@ -76,34 +77,37 @@ class Reader:
     def _find(picture: PictureLike) -> Searched:
         picture = reopenable(picture)
         colours = False
-        gray, scale = open_picture(picture, LONGEST)
+        gray, size = open_picture(picture, LONGEST)
         answers = find_digits(gray)
         if not any(answers):  # perhaps the ink is as bright as the paper
             colours = True
-            gray, scale = open_picture(picture, LONGEST, colours)
+            gray, size = open_picture(picture, LONGEST, colours)
             answers = find_digits(gray)
-        if scale < 1 and answers[0] and statistics.median(digit.box.height for digit in answers[0]) < SMALL:
-            gray, scale = open_picture(picture, LONGEST * 2, colours)  # small writing on a large page: a closer look
+        reduced = max(gray.shape) < max(size)
+        if reduced and answers[0] and statistics.median(digit.box.height for digit in answers[0]) < SMALL:
+            gray, size = open_picture(picture, LONGEST * 2, colours)  # small writing on a large page: a closer look
             answers = find_digits(gray)
-        return answers, scale
+        return answers, size, max(gray.shape) / max(size)
 
     def _classified(self, pictures: list[Searched]) -> Iterator[list[Digit]]:
-        """The digits of each picture, of which what was found and the scale are given; one pass of the network."""
+        """The digits of each picture, as it was searched; one pass of the network."""
         every = [
             each
-            for answers, _ in pictures
+            for answers, _, _ in pictures
             for found in answers
             for digit in found
             for each in (digit, *digit.between.values())
         ]
         probabilities = iter(self._probabilities([each.image for each in every]))
-        for answers, scale in pictures:
+        for answers, size, scale in pictures:
             read = []
             for found in answers:
                 digits: list[Digit] = []
                 for each in found:
-                    whole = _digit(each, next(probabilities), scale)
-                    between = {cuts: _digit(part, next(probabilities), scale) for cuts, part in each.between.items()}
+                    whole = _digit(each, next(probabilities), size, scale)
+                    between = {
+                        cuts: _digit(part, next(probabilities), size, scale) for cuts, part in each.between.items()
+                    }
                     digits += _most_probable(whole, between)
                 read.append(_legible(digits))
             yield next((digits for digits in read if digits), [])  # the likelier answer comes first
@@ -242,8 +246,9 @@ def _legible(digits: list[Digit]) -> list[Digit]:
     return [replace(digit, row=numbers[digit.row]) for digit in digits]
 
 
-def _digit(found: Found, probabilities: NDArray[np.float32], scale: float) -> Digit:
+def _digit(found: Found, probabilities: NDArray[np.float32], size: Size, scale: float) -> Digit:
     left, top, right, bottom = (edge / scale for edge in found.box)
-    box = Box(math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom))
+    # the picture ends where it ended before its sides were reduced to whole pixels
+    box = Box(math.floor(left), math.floor(top), min(math.ceil(right), size[0]), min(math.ceil(bottom), size[1]))
     value = int(probabilities.argmax())
     return Digit(value, float(probabilities[value]), tuple(probabilities.tolist()), box, found.row, found.image)

@@ -39,7 +39,8 @@ def draw_reading(picture: PictureLike, digits: Sequence["Digit"], path: Path) ->
         DigitsError: the picture cannot be opened.
         OSError: ``path`` cannot be written.
     """
-    gray, scale = open_picture(picture, LONGEST)
+    gray, size = open_picture(picture, LONGEST)
+    scale = max(gray.shape) / max(size)
     if (enlarge := math.ceil(SHORTEST / max(gray.shape))) > 1:
         gray = gray.repeat(enlarge, 0).repeat(enlarge, 1)
         scale *= enlarge

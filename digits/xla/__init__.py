@@ -10,16 +10,29 @@ from digits.errors import DigitsError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Google's, of v2 and v3, v4, v5p, v5e, v6e, v7x; those of torch_xla 2.9 (torch_xla/_internal/tpu.py)
+TPU_PCI_IDS = {("0x1ae0", device) for device in ("0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")}
 REHEARSAL = "PJRT_DEVICE=CPU CPU_NUM_DEVICES=8 python train.py trainer.accelerator=tpu"
 
 # before torch_xla is imported: of the compiler's messages errors only, as its warnings are about its own parts
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def tpu_present() -> bool:
-    """Whether this machine has a TPU's device files, and torch_xla to use it."""
-    devices = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
-    return bool(devices) and torch_xla_installed()
+def tpu_present(root: Path = Path("/")) -> bool:
+    """Whether this machine, whose files are below ``root``, has a TPU, and torch_xla to use it.
+
+    Older TPUs have a device file of their own. Newer ones are reached by VFIO, as other devices are that are handed to
+    a virtual machine: there the PCI bus tells which they are.
+    """
+    found = any((root / "dev").glob("accel[0-9]*")) or any(map(_is_tpu, (root / "sys/bus/pci/devices").glob("*")))
+    return found and torch_xla_installed()
+
+
+def _is_tpu(device: Path) -> bool:
+    try:
+        return tuple((device / name).read_text().strip() for name in ("vendor", "device")) in TPU_PCI_IDS
+    except OSError:
+        return False
 
 
 def torch_xla_installed() -> bool:

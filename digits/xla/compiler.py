@@ -1,4 +1,4 @@
-"""The TPU's own compiler on a machine without a TPU: `python -m digits.xla.compiler PROGRAM.hlo.pb TOPOLOGY BATCH`.
+"""The TPU's own compiler on a machine without a TPU: `python -m digits.xla.compiler PROGRAM.hlo.pb TOPOLOGY FLOPS`.
 
 A process of its own, which imports jax and libtpu, and neither torch nor torch_xla. What it says is an estimate of the
 compiler; no TPU has run anything.
