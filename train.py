@@ -10,7 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from digits.errors import DigitsError
 from digits.memory import use_huge_pages
@@ -31,18 +31,25 @@ def run(settings: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     try:
-        config = check_settings(settings)
-        OmegaConf.save(settings, run_dir / "config.yaml", resolve=True)
-        summary = train(config, run_dir, list(hydra_config.overrides.task))
+        summary = train(check_settings(settings), run_dir, list(hydra_config.overrides.task))
     except Exception as error:
         expected = isinstance(error, DigitsError | OSError)
         log.error(str(error), exc_info=not expected)
-        with contextlib.suppress(OSError):  # a full disk, perhaps: the line above has said it
-            write_json(run_dir / "summary.json", {"status": "failed", "error": str(error), "run_dir": str(run_dir)})
+        failure = {"status": "failed", "error": str(error), "run_dir": str(run_dir)}
+        if not (run_dir / "summary.json").exists():  # that of an earlier run here, which this one did not get to touch
+            with contextlib.suppress(OSError):  # a full disk, perhaps: the line above has said it
+                write_json(run_dir / "summary.json", failure)
         if hydra_config.mode == RunMode.MULTIRUN:
             return float("nan")  # the other jobs go on; a sweeper takes it for a failed trial
         sys.exit(getattr(error, "exit_status", 1))
-    rank_zero_only(print_run)(summary)  # of several hosts the first
+    try:
+        rank_zero_only(print_run)(summary)  # of several hosts the first
+        sys.stdout.flush()
+    except OSError as error:  # the reader of a pipe has gone, or a disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes it at exit
+        if not isinstance(error, BrokenPipeError):
+            print(f"train.py: cannot be printed: {error}; all is in {run_dir / 'summary.json'}", file=sys.stderr)
+            sys.exit(1)
     if summary["status"] == "interrupted":
         sys.exit(130)
     accuracy = summary["val/sparse_accuracy"]
@@ -57,15 +64,23 @@ def main() -> None:
         print(f"train.py: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises, and does not print, what it meets
+    logging.raiseExceptions = False  # a line that cannot be printed is no reason for a traceback; the file has it too
     use_huge_pages()
     try:
         run()
     except HydraException as error:
         print(f"train.py: {message_of(error)}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        if not isinstance(error, OSError):
+            if not isinstance(error.__cause__, OSError):
+                raise
+            error = error.__cause__  # logging's, of a log that cannot be written
         setting = "hydra.sweep.dir" if {"-m", "--multirun"} & set(sys.argv) else "hydra.run.dir"
-        print(f"train.py: the run folder cannot be made: {error}; name another with {setting}=...", file=sys.stderr)
+        print(
+            f"train.py: the run folder cannot be made or written: {error}; name another with {setting}=...",
+            file=sys.stderr,
+        )
         sys.exit(1)
     except KeyboardInterrupt:  # not while it trained, of which Lightning takes care
         print("train.py: interrupted", file=sys.stderr)

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from digits.errors import ConfigError, DigitsError
 
@@ -67,8 +68,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes positional arguments after options too, where several are allowed: `export a.onnx --format onnx RUN`."""
+
+    _mixing = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Of a command: mixed. That calls this method in its turn, and cannot take commands in itself."""
+        if self._mixing or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._mixing = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixing = False
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="digits", description="DeepDigits reads handwritten digits. To train it: python train.py --help"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -131,8 +148,8 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_push)
 
     command = commands.add_parser("demo", help="draw digits on a web page and have them read", description=DEMO)
-    command.add_argument("--host", default="127.0.0.1", help="0.0.0.0 is for other machines too (default: %(default)s)")
-    command.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    command.add_argument("--host", help="0.0.0.0 is for other machines too (default: 127.0.0.1)")
+    command.add_argument("--port", type=int, help="default: 7860")
     command.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
     command.add_argument("--open", action="store_true", help="show it in the browser")
     command.add_argument("--space", type=Path, metavar="FOLDER", help="write a Space there, serve nothing")
@@ -199,6 +216,8 @@ def _push(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     if options.space:
+        if options.host is not None or options.port is not None or options.open:
+            raise ConfigError("--space: serves nothing, so --host, --port and --open do not go with it")
         from digits.demo.space import write_space
 
         write_space(options.space, options.model)
@@ -206,7 +225,8 @@ def _demo(options: argparse.Namespace) -> None:
     else:
         from digits.demo import serve
 
-        serve(options.host, options.port, options.model, options.open)
+        port = 7860 if options.port is None else options.port  # Gradio's own
+        serve(options.host or "127.0.0.1", port, options.model, options.open)
 
 
 def _tpu_check(options: argparse.Namespace) -> None:
@@ -227,6 +247,9 @@ def run() -> None:
 
     After `digits predict` at once: to be taken down, torch's libraries would be read into another 130 MB of memory.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  # as long as the program
     predicting = sys.argv[1:2] == ["predict"]
     status = main()
     if predicting:

@@ -146,7 +146,7 @@ class TrainerConfig(_Section):
 class Config(_Section):
     """All of a run's settings."""
 
-    name: str = Field(min_length=1, pattern=r"^[^/\s]+$", description="a word; it names the folder under runs/")
+    name: str = Field(pattern=r"^[^/\s]*[^/\s.][^/\s]*$", description="a word; it names the folder under runs/")
     seed: int = Field(ge=0, le=2**32 - 1, description="a whole number from 0 to 4,294,967,295")
     ckpt_path: str | None = Field(description="the path of a checkpoint, or null")
     compile: bool | Literal["auto"] = Field(description="auto, true or false")

@@ -1,5 +1,6 @@
 """Trained models scored on labelled digits, alone or together: what `digits evaluate` does."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,10 @@ def evaluate(
     Raises:
         DigitsError: a model or the data cannot be had.
         ConfigError: a model was trained on the very digits that it would be scored on, there is no such data, or it is
-            a folder and ``corrupted``.
+            a folder and ``corrupted``; or ``folder`` holds a run or a model, whose summary would be lost.
     """
+    if folder is not None:
+        _check_folder(folder)
     chosen: list[str | Path | None] = [*models] or [None]
     names = [str(model or "the package's own") for model in chosen]
     networks = [load_model(model) for model in chosen]
@@ -83,6 +86,16 @@ def evaluate(
         summary["run_dir"] = str(folder)
         tables.write_json(folder / "summary.json", summary)
     return summary
+
+
+def _check_folder(folder: Path) -> None:
+    file = folder / "summary.json"
+    try:
+        mine = not file.exists() or "models" in json.loads(file.read_text("utf-8"))
+    except ValueError:
+        mine = False
+    if not mine:
+        raise ConfigError(f"--save {folder}: its summary.json is that of a run or a model; name another folder")
 
 
 def labelled_pictures(folder: Path) -> tuple[list[Path], Tensor]:

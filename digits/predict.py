@@ -139,12 +139,14 @@ def as_text(file: str, digits: Sequence[Digit], width: int) -> str:
 def as_json(file: str, result: Sequence[Digit] | DigitsError) -> str:
     """One JSON object on one line: ``file``, ``text`` and ``digits``, or ``file`` and ``error``.
 
+    It is in ASCII, as a pipe may have any encoding.
+
     ``text`` is as in :func:`as_text`. A digit has ``value``, ``confidence``, ``box`` (left, top, right and bottom, in
     the picture's pixels), ``row`` (from 0), ``alternatives`` (``value`` and ``probability`` of the other digits of more
     than 1 %) and ``probabilities`` (of 0 to 9).
     """
     if isinstance(result, DigitsError):
-        return json.dumps({"file": file, "error": str(result)}, ensure_ascii=False)
+        return json.dumps({"file": file, "error": str(result)})
     digits: list[dict[str, Any]] = [
         {
             "value": digit.value,
@@ -156,7 +158,7 @@ def as_json(file: str, result: Sequence[Digit] | DigitsError) -> str:
         }
         for digit in result
     ]
-    return json.dumps({"file": file, "text": _values(result), "digits": digits}, ensure_ascii=False)
+    return json.dumps({"file": file, "text": _values(result), "digits": digits})
 
 
 def as_csv(file: str, digits: Sequence[Digit]) -> str:

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import OmegaConf
 
 from digits import __version__, xla
 from digits.callbacks import History, Progress, RisingAverage
@@ -26,7 +27,7 @@ from digits.classifier import DigitClassifier
 from digits.config import Config, RecipeConfig
 from digits.data.module import DigitDataModule
 from digits.errors import ConfigError, DigitsError
-from digits.exchange.model_folder import save_model
+from digits.exchange.model_folder import check_target, save_model
 from digits.memory import keep_freed_memory
 from digits.network import native_bfloat16
 from digits.report import plots, tables
@@ -60,6 +61,10 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] | None = None)
     trainer, classifier, data, history = set_up(config, run_dir)
     if config.ckpt_path is not None:
         check_checkpoint(Path(config.ckpt_path), classifier)
+    check_target(run_dir / "model")
+    # from here on what an earlier run may have left in the folder is no longer true of it
+    (run_dir / "summary.json").unlink(missing_ok=True)
+    OmegaConf.save(OmegaConf.create(config.model_dump(mode="json")), run_dir / "config.yaml")
 
     completed = _uninterrupted(trainer, trainer.fit, classifier, data, ckpt_path=config.ckpt_path, weights_only=True)
     tested_epoch = len(history.rows)
@@ -88,9 +93,9 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] | None = None)
     summary["last_checkpoint"] = str(last) if last.exists() else None
     summary["seconds"] = round(time.perf_counter() - start, 1)
     if trainer.is_global_zero:
+        tables.write_json(run_dir / "summary.json", summary)
         if completed and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             save_model(run_dir / "model", network, summary, run_dir / "plots")
-        tables.write_json(run_dir / "summary.json", summary)
     return summary
 
 

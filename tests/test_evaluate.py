@@ -66,6 +66,24 @@ def test_summary_and_plots_are_saved(finished: Path, tmp_path: Path):
     assert json.loads((tmp_path / "summary.json").read_text())["test_images"] == 1000
 
 
+def test_the_record_of_a_training_is_not_overwritten(finished: Path, capsys: pytest.CaptureFixture[str]):
+    before = (finished / "summary.json").read_text()
+    for folder in (finished, finished / "model"):
+        assert main(["evaluate", str(finished), "--data", "mnist5k", "--save", str(folder)]) == 2
+        assert "is that of a run or a model; name another folder" in capsys.readouterr().err
+    assert (finished / "summary.json").read_text() == before
+
+
+def test_an_evaluation_may_be_saved_again(finished: Path, tmp_path: Path):
+    for _ in range(2):
+        assert main(["evaluate", str(finished), "--data", "mnist5k", "--save", str(tmp_path)]) == 0
+
+
+def test_models_may_follow_options(finished: Path, other: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", str(finished), "--json", str(other), "--data", "mnist5k"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"] == [str(finished), str(other)]
+
+
 def test_a_model_is_not_scored_on_its_own_training_digits(capsys: pytest.CaptureFixture[str]):
     assert main(["evaluate", "--data", "mnist5k"]) == 2  # the package's own was trained on the full MNIST
     assert "training split" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,48 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path):
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(DigitsError, match=r"nothing: no model there"):
         load_model(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("temperature", "hot"), ("temperature", None), ("temperature", 0), ("conv_dropout", "x")]
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(setting: str, value: object, tmp_path: Path):
+    save_model(tmp_path, DeepDigits())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {setting: value}))
+    with pytest.raises(DigitsError, match=f"its {setting} is {value!r}: "):
+        load_model(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path):
+    network = DeepDigits()
+    network.weight_layers()[0].weight.data[0] = torch.nan
+    save_model(tmp_path, network)
+    with pytest.raises(DigitsError, match="its weights are damaged: some are NaN or infinite"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe"])
+def test_a_damaged_summary_is_refused_and_the_target_left_as_it_was(content: bytes, finished: Path, tmp_path: Path):
+    shutil.copytree(finished / "model", tmp_path / "damaged")
+    (tmp_path / "damaged" / "summary.json").write_bytes(content)
+    save_model(tmp_path / "target", DeepDigits())
+    before = sorted(path.name for path in (tmp_path / "target").iterdir())
+    with pytest.raises(DigitsError, match=r"summary\.json: damaged: "):
+        export(tmp_path / "damaged", tmp_path / "target")
+    assert sorted(path.name for path in (tmp_path / "target").iterdir()) == before
+
+
+def test_a_summary_that_is_no_runs_gives_no_card(finished: Path, tmp_path: Path):
+    shutil.copytree(finished / "model", tmp_path / "model")
+    (tmp_path / "model" / "summary.json").write_text('{"dataset": "mnist"}')
+    with pytest.raises(DigitsError, match=r"no card can be written: the model's summary\.json has no "):
+        export(tmp_path / "model", tmp_path / "target")
+
+
+def test_a_mistyped_name_in_a_folder_that_is_here_is_not_asked_for_on_the_hub(finished: Path):
+    with pytest.raises(DigitsError, match=f"no model there: {finished.name} has no modell"), chdir(finished.parent):
+        load_model(f"{finished.name}/modell")
 
 
 def test_a_damaged_file_of_weights_is_refused(finished: Path, tmp_path: Path):

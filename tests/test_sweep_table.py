@@ -64,6 +64,7 @@ class Sweep(NamedTuple):
 
     exit_status: int
     output: str
+    error: str
     folder: Path
 
     @property
@@ -80,7 +81,7 @@ def multirun(folder: Path, *overrides: str) -> Sweep:
     ended = subprocess.run(
         command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
-    return Sweep(ended.returncode, ended.stdout, folder / "sweep")
+    return Sweep(ended.returncode, ended.stdout, ended.stderr, folder / "sweep")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +102,13 @@ def test_a_sweep_whose_jobs_complete_exits_with_0(good: Sweep) -> None:
 
 def test_a_sweep_with_a_failed_job_exits_with_1(bad: Sweep) -> None:
     assert bad.exit_status == 1
+
+
+def test_a_folder_that_holds_an_earlier_sweep_is_refused(tmp_path: Path) -> None:
+    multirun(tmp_path, "model.power=2")
+    again = multirun(tmp_path, "model.power=1")
+    assert again.exit_status == 2
+    assert again.error == "train.py: hydra.sweep.dir=sweep: holds runs of an earlier sweep; name another\n"
 
 
 def test_a_sweep_prints_one_line_a_job_best_validation_first(good: Sweep) -> None:

@@ -306,6 +306,28 @@ def test_a_missing_checkpoint_is_refused(tmp_path: Path):
     assert "no such file" in refused(tmp_path / "none.ckpt", tmp_path)
 
 
+def test_a_refused_start_leaves_what_an_earlier_run_left_in_the_folder(train_py: Run, tmp_path: Path):
+    run = ("data=mnist5k", "compile=false", "trainer.fast_dev_run=true", "hydra.run.dir=run")
+    train_py(*run)
+    before = [(tmp_path / "run" / name).read_text() for name in ("summary.json", "config.yaml")]
+    assert train_py(*run, "ckpt_path=lst.ckpt").returncode == 1
+    assert [(tmp_path / "run" / name).read_text() for name in ("summary.json", "config.yaml")] == before
+
+
+def test_a_folder_where_no_model_can_be_written_is_refused_before_the_training(tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "notes.txt").touch()
+    with pytest.raises(DigitsError, match="is not empty and holds no model"):
+        train(configure(*TINY), tmp_path)
+    assert not (tmp_path / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize("lost", ["optimizer_states", "loops"])
+def test_a_checkpoint_that_lacks_a_part_is_refused(lost: str, checkpoint: dict, tmp_path: Path):
+    torch.save({key: value for key, value in checkpoint.items() if key != lost}, tmp_path / "part.ckpt")
+    assert "not a checkpoint of this project" in refused(tmp_path / "part.ckpt", tmp_path)
+
+
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path):
     (tmp_path / "text.ckpt").write_text("not a checkpoint")
     assert "not a checkpoint of this project" in refused(tmp_path / "text.ckpt", tmp_path)
@@ -417,6 +439,20 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(train_py: Run, tmp_path
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="RLIMIT_FSIZE is POSIX")
+def test_a_log_that_cannot_be_written_is_one_line(train_py: Run, tmp_path: Path):
+    (tmp_path / "run" / "train.log").mkdir(parents=True)
+    run = train_py("data=mnist5k", "trainer.fast_dev_run=true", "hydra.run.dir=run")
+    assert run.returncode == 1
+    assert run.stderr.startswith("train.py: the run folder cannot be made or written: ") and run.stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_does_not_disturb_the_run(tmp_path: Path):
+    train_ = f"{sys.executable} {ROOT / 'train.py'} data=mnist5k trainer.fast_dev_run=true hydra.run.dir=run"
+    run = subprocess.run(f"{train_} | true", shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert not run.stderr
+    assert summary(tmp_path / "run")["status"] == "completed"
+
+
 def test_a_full_disk_in_the_run_folder_is_one_line(tmp_path: Path):
     code = (
         "import resource, runpy, signal, sys\n"

@@ -167,9 +167,10 @@ class DigitDataModule(L.LightningDataModule):
         Raises:
             DigitsError: the dataset, ``val_size``, ``drawn`` or the seed is another.
         """
+        before = {"data.drawn": 0.0} | state_dict  # which older checkpoints do not have
         for name, here in self.state_dict().items():
-            if state_dict[name] != here:
-                raise DigitsError(f"ckpt_path: was trained with {name}={state_dict[name]}, not {here}: use the same")
+            if before.get(name) != here:
+                raise DigitsError(f"ckpt_path: was trained with {name}={before.get(name)}, not {here}: use the same")
 
     def load(self) -> DigitSet:
         """Read the files; raises DigitsError if they are missing or damaged and cannot be fetched."""

@@ -6,6 +6,7 @@ And the way to and from its other forms, which are one file each.
 import copy
 import io
 import json
+import logging
 import shlex
 import shutil
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from digits.config import ModelConfig
 from digits.errors import ConfigError, DigitsError
 from digits.exchange.keras_file import load_keras, save_keras
 from digits.exchange.onnx_file import save_onnx
@@ -74,26 +77,38 @@ def save_model(
         half: keep the weights in float16, which halves the file.
 
     Raises:
-        DigitsError: the folder holds other things than a model.
+        DigitsError: the folder holds other things than a model, or the summary is not that of a run.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / "model.safetensors").is_file():
-            raise DigitsError(f"{folder}: is not empty and holds no model that could be replaced; name another folder")
-        for name in ("README.md", "summary.json"):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "plots", ignore_errors=True)
+    check_target(folder)
+    pictures = sorted(plots.glob("*.png")) if summary and plots else []
+    try:
+        card = model_card(summary, network, [picture.name for picture in pictures]) if summary else ""
+    except KeyError as error:
+        raise DigitsError(f"{folder}: no card can be written: the model's summary.json has no {error}") from error
+    for name in ("README.md", "summary.json"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "plots", ignore_errors=True)
     (copy.deepcopy(network).half() if half else network).save_pretrained(folder)
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # which safetensors lets only its owner read
     if summary is None:
         return
     local = ("run_dir", "last_checkpoint", "status")  # of no meaning elsewhere
     write_json(folder / "summary.json", {key: value for key, value in summary.items() if key not in local})
-    pictures = sorted(plots.glob("*.png")) if plots else []
     if pictures:
         (folder / "plots").mkdir(exist_ok=True)
     for picture in pictures:
         shutil.copyfile(picture, folder / "plots" / picture.name)
-    (folder / "README.md").write_text(model_card(summary, network, [picture.name for picture in pictures]), "utf-8")
+    (folder / "README.md").write_text(card, "utf-8")
+
+
+def check_target(folder: Path) -> None:
+    """Refuse a folder that :func:`save_model` would not write to.
+
+    Raises:
+        DigitsError: it holds other things than a model.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.safetensors").is_file():
+        raise DigitsError(f"{folder}: is not empty and holds no model that could be replaced; name another folder")
 
 
 def load_model(name: str | Path | None = None) -> DeepDigits:
@@ -119,13 +134,17 @@ def load_model(name: str | Path | None = None) -> DeepDigits:
     if name is None or path.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         kinds = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or owner/model"
         raise DigitsError(f"{path}: no model there; {kinds} is one")
+    if path.parent.is_dir():
+        raise DigitsError(f"{path}: no model there: {path.parent} has no {path.name}")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its tries are told by the one line below
     try:
-        return DeepDigits.from_pretrained(str(name))
+        network = DeepDigits.from_pretrained(str(name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DigitsError(f"{name}: no such folder here, and not to be had from the hub: {reason}") from error
     except (RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise DigitsError(f"{name}: on the hub, but not a model of this network") from error
+    return _network(network.arguments(), network.state_dict(), path)
 
 
 def export(name: str | Path | None, target: Path, half: bool = False, format: str = "safetensors") -> None:
@@ -161,8 +180,7 @@ def export(name: str | Path | None, target: Path, half: bool = False, format: st
     source = source / "model" if (source / "model").is_dir() else source
     if target.resolve() == source.resolve():
         raise ConfigError(f"{target}: is the model itself; name another folder")
-    summary = json.loads((source / "summary.json").read_text("utf-8")) if (source / "summary.json").is_file() else None
-    save_model(target, network, summary, source / "plots", half)
+    save_model(target, network, _summary(source), source / "plots", half)
 
 
 def save_torch(path: Path, network: DeepDigits) -> None:
@@ -178,18 +196,34 @@ def save_torch(path: Path, network: DeepDigits) -> None:
 def training_data(name: str | Path | None) -> str | None:
     """What the model was trained on, "mnist" or "mnist-5k"; None where its folder does not tell."""
     source = WEIGHTS if name is None else Path(name).expanduser()
-    for file in (source / "summary.json", source / "model" / "summary.json"):
-        if file.is_file():
-            return json.loads(file.read_text("utf-8")).get("dataset")
+    for folder in (source, source / "model"):
+        if summary := _summary(folder):
+            return summary.get("dataset")
     return None
+
+
+def _summary(folder: Path) -> dict[str, Any] | None:
+    """What `summary.json` in ``folder`` holds; None if there is none."""
+    file = folder / "summary.json"
+    try:
+        summary = json.loads(file.read_text("utf-8")) if file.is_file() else None
+    except ValueError as error:
+        raise DigitsError(f"{file}: damaged: {error}") from error
+    if summary is not None and not isinstance(summary, dict):
+        raise DigitsError(f"{file}: damaged: holds no JSON object")
+    return summary
 
 
 def _from_folder(path: Path) -> DeepDigits:
     try:
+        for name in ("config.json", "model.safetensors"):
+            (path / name).open("rb").close()  # safetensors does not tell what is missing from what may not be read
         arguments = json.loads((path / "config.json").read_text("utf-8"))
         weights = load_file(path / "model.safetensors")
     except FileNotFoundError as error:
-        raise DigitsError(f"{path}: no model there: {Path(error.filename or '').name} is missing") from error
+        raise DigitsError(f"{path}: no model there: {Path(error.filename).name} is missing") from error
+    except PermissionError as error:
+        raise DigitsError(f"{error.filename}: may not be read") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise DigitsError(f"{path}: its config.json or model.safetensors is damaged: {error}") from error
     return _network(arguments, weights, path)
@@ -200,6 +234,10 @@ def _from_checkpoint(path: Path) -> DeepDigits:
     if not path.is_file():
         where = "; checkpoints are in runs/<name>/<time>/checkpoints/" if path.suffix == ".ckpt" else ""
         raise DigitsError(f"{path}: no such file{where}")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise DigitsError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         exported = path.suffix == ".pt"
@@ -218,6 +256,13 @@ def _network(arguments: Any, weights: dict[str, torch.Tensor], path: Path) -> De
     except (AttributeError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise DigitsError(f"{path}: a model of another network: {reason}") from error
+    try:
+        ModelConfig(**network.arguments())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise DigitsError(f"{path}: its {problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise DigitsError(f"{path}: its weights are damaged: some are NaN or infinite")
     return network.eval()
 
 

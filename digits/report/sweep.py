@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,13 @@ def report_sweep(sweep_dir: Path, console: Console | None = None) -> int:
 
 class SweepTable(Callback):
     """Hydra callback: the table at the end of a sweep, whichever launcher ran its jobs: it reads files only."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Raise SystemExit(2) where an earlier sweep's jobs lie in the folder: the table would count them too."""
+        folder = Path(config.hydra.sweep.dir)
+        if any(folder.rglob(".hydra")):
+            print(f"train.py: hydra.sweep.dir={folder}: holds runs of an earlier sweep; name another", file=sys.stderr)
+            raise SystemExit(2)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report the sweep in ``config.hydra.sweep.dir``; raises SystemExit(1) when a job did not complete."""
