@@ -143,12 +143,12 @@ def _levels(bands: Callable[[], Iterable[NDArray[Any]]]) -> Gray:
     if not np.isfinite([lowest, highest]).all():
         raise DigitsError("has values that are NaN or infinite")
     outside = 0.1 if np.issubdtype(highest.dtype, np.floating) else 0.0  # of the range: resampling overshoots
+    if lowest < -outside * max(float(highest), 1):  # such as standardised values
+        raise DigitsError(f"has negative values, down to {lowest:g}; a picture's go from 0 to 1 or from 0 to 255")
     if outside and highest <= 1 + outside:
         top = 1.0
     else:
         top = 2.0 ** max(np.ceil(np.log2(float(highest) / (1 + outside) + 1)), 8) - 1
-    if lowest < -outside * max(float(highest), 1):  # such as standardised values
-        raise DigitsError(f"has negative values, down to {lowest:g}; a picture's go from 0 to 1 or from 0 to 255")
     return np.concatenate(
         [np.round(np.clip(band.astype(np.float32) / top, 0, 1) * 255).astype(np.uint8) for band in bands()]
     )
