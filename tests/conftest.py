@@ -32,7 +32,7 @@ def configure(*overrides: str) -> Config:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real small training on the embedded digits."""
     run_dir = tmp_path_factory.mktemp("run")
-    train(configure(*SMALL, "trainer.max_epochs=5", "recipe.learning_rate=1e-3"), run_dir)
+    train(configure(*SMALL, "trainer.max_epochs=3", "recipe.learning_rate=1e-3"), run_dir)
     return run_dir
 
 
