@@ -40,6 +40,9 @@ PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": 
 PAYS_TO_COMPILE = 1_000_000  # images: compiling takes as long as is saved by some 200,000 (docs/recipe.md)
 # each run has a folder of its own, a resumed one too
 warnings.filterwarnings("ignore", message="The dirpath has changed", module="lightning")
+# nor is anything wrong in an epoch without validation, or in one of few batches
+warnings.filterwarnings("ignore", message=r".*could not find the monitored key", module="lightning")
+warnings.filterwarnings("ignore", message=r".*smaller than the logging interval", module="lightning")
 
 
 def train(config: Config, run_dir: Path, overrides: Sequence[str] | None = None) -> dict[str, Any]:

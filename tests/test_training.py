@@ -406,6 +406,13 @@ def test_epochs_without_validation_have_no_figures_of_it(tmp_path: Path):
     assert content["val/sparse_accuracy"] is None
 
 
+def test_of_few_batches_without_validation_nothing_is_warned(train_py: Run):
+    run = train_py(
+        "data=mnist5k", "trainer.max_epochs=1", "trainer.limit_train_batches=1", "trainer.limit_val_batches=0"
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 def test_a_training_that_diverges_is_an_error(tmp_path: Path):
     with pytest.raises(DigitsError, match=r"the loss is nan; lower recipe\.learning_rate"):
         train(configure(*TINY, "recipe.learning_rate=1e30"), tmp_path)
