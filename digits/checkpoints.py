@@ -55,16 +55,14 @@ def check_checkpoint(path: Path, classifier: DigitClassifier) -> None:
     Raises:
         DigitsError: it is no checkpoint of this project, or one of another network or recipe.
     """
-    try:
-        path.open("rb").close()
-    except OSError as error:
-        raise DigitsError(f"ckpt_path={path}: cannot be read: {error.strerror}") from error
     # the checkpoint settles these
     settled = ("optimizer", "schedule", "learning_rate", "weight_decay", "warmup")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         state, recipe = checkpoint["state_dict"], checkpoint["hyper_parameters"]["recipe"]
         _ = [recipe[key] for key in (*settled, "average_decay")], checkpoint["optimizer_states"], checkpoint["loops"]
+    except OSError as error:
+        raise DigitsError(f"ckpt_path={path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch.load raises whatever a wrong file leads it to
         raise DigitsError(f"ckpt_path={path}: not a checkpoint of this project, or a damaged one") from error
     for name, tensor in classifier.state_dict().items():

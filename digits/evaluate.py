@@ -1,6 +1,5 @@
 """Trained models scored on labelled digits, alone or together: what `digits evaluate` does."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from digits import __version__
 from digits.data.source import load_digits
 from digits.errors import ConfigError, DigitsError
-from digits.exchange.model_folder import load_model, training_data
+from digits.exchange.model_folder import load_model, read_summary, training_data
 from digits.predict import find_pictures, interruptible
 from digits.reading.reader import Reader
 from digits.report import plots, tables
@@ -89,12 +88,8 @@ def evaluate(
 
 
 def _check_folder(folder: Path) -> None:
-    file = folder / "summary.json"
-    try:
-        mine = not file.exists() or "models" in json.loads(file.read_text("utf-8"))
-    except ValueError:
-        mine = False
-    if not mine:
+    summary = read_summary(folder)
+    if summary is not None and "models" not in summary:
         raise ConfigError(f"--save {folder}: its summary.json is that of a run or a model; name another folder")
 
 

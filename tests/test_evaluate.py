@@ -74,6 +74,14 @@ def test_the_record_of_a_training_is_not_overwritten(finished: Path, capsys: pyt
     assert (finished / "summary.json").read_text() == before
 
 
+@pytest.mark.parametrize("content", ["7", "{"])
+def test_a_damaged_record_is_not_overwritten(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "summary.json").write_text(content)
+    assert main(["evaluate", "--data", "mnist5k", "--save", str(tmp_path)]) == 1
+    assert "summary.json: damaged: " in capsys.readouterr().err
+    assert (tmp_path / "summary.json").read_text() == content
+
+
 def test_an_evaluation_may_be_saved_again(finished: Path, tmp_path: Path):
     for _ in range(2):
         assert main(["evaluate", str(finished), "--data", "mnist5k", "--save", str(tmp_path)]) == 0

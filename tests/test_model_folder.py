@@ -11,7 +11,8 @@ from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
 from digits.errors import ConfigError, DigitsError
-from digits.exchange.model_folder import export, load_model, model_card, save_model
+from digits.exchange.card import model_card
+from digits.exchange.model_folder import export, load_model, save_model
 from digits.network import DeepDigits
 from digits.scoring import logits_of
 

