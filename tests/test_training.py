@@ -21,7 +21,7 @@ from digits.config import RecipeConfig
 from digits.errors import ConfigError, DigitsError
 from digits.exchange.model_folder import load_model
 from digits.scoring import logits_of
-from digits.training import recipe_epochs, train
+from digits.training import recipe_epochs, set_up, train
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TINY = (
@@ -125,6 +125,27 @@ def test_at_a_constant_rate_the_best_validation_epoch_is_tested(tmp_path: Path):
     assert summary(run_dir)["val/sparse_accuracy"] == pytest.approx(max(found)) != pytest.approx(found[-1])
     best = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(load_model(run_dir).weight_layers()[0].weight, best["network.features.0.weight"])
+
+
+@pytest.mark.parametrize(("steps", "tolerance"), [(120, 1e-5), (240, 0.1)])  # later only each fourth is taken in
+def test_the_averages_are_those_of_the_weights_after_each_step(steps: int, tolerance: float, tmp_path: Path):
+    weights: list[torch.Tensor] = []
+
+    class Recorder(L.Callback):
+        def on_train_batch_end(self, trainer, classifier, *_):
+            weights.append(classifier.network.head[-1].weight.detach().clone())
+
+    config = configure(*SMALL, "trainer.max_epochs=1", f"trainer.limit_train_batches={steps}")
+    trainer, classifier, data, _ = set_up(config, tmp_path)
+    trainer.callbacks.append(Recorder())
+    trainer.fit(classifier, data)
+
+    expected = weights[0]
+    for step, current in enumerate(weights[1:], start=2):
+        expected = expected.lerp(current, 1 - min(0.99, step / (9 + step)))
+    averages = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    off = (averages["network.head.8.weight"] - expected).norm() / (weights[-1] - expected).norm()
+    assert off < tolerance, off
 
 
 def test_a_checkpoint_loads_as_the_averaged_classifier(finished: Path):
