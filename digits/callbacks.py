@@ -25,8 +25,8 @@ class RisingAverage(WeightAveraging):
     """Exponential average of the weights; validation, test and checkpoints use it.
 
     The decay rises as (1 + n) / (10 + n) with the number n of steps before up to ``decay``, so that the first, poor
-    weights are soon forgotten (the rule of TensorFlow's ExponentialMovingAverage). From a decay of 0.95 on,
-    each fourth step's weights stand for those of all four, except on XLA: on a CPU it takes a sixtieth of a step.
+    weights are soon forgotten (the rule of TensorFlow's ExponentialMovingAverage). From a decay of 0.95 on each fourth
+    step's weights stand for those of all four, except on XLA: averaging takes a sixtieth of a step's time on a CPU.
 
     The averages get batch statistics of their own, measured after each epoch on ``statistics_images`` of the training
     images, neither warped nor dropped out, as at the test: the running ones belong to the weights as they were on the

@@ -1,11 +1,8 @@
 """One run: data, network and Trainer put together, fitted, tested and reported."""
 
-import importlib.metadata
 import logging
 import math
-import shutil
 import signal
-import subprocess
 import time
 import warnings
 from collections.abc import Sequence
@@ -20,7 +17,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 
-from digits import __version__, xla
+from digits import xla
 from digits.callbacks import History, Progress, RisingAverage
 from digits.checkpoints import RandomDraws, check_checkpoint, checkpoints
 from digits.classifier import DigitClassifier
@@ -31,6 +28,7 @@ from digits.exchange.model_folder import check_target, save_model
 from digits.memory import keep_freed_memory
 from digits.network import native_bfloat16
 from digits.report import plots, tables
+from digits.report.summary import summarize
 from digits.scoring import calibrated, score
 
 log = logging.getLogger("digits")
@@ -79,7 +77,7 @@ def train(config: Config, run_dir: Path, overrides: Sequence[str] | None = None)
             tested_epoch = checkpoint["epoch"] + 1
         completed = _uninterrupted(trainer, trainer.test, classifier, data, verbose=False)
 
-    summary = _summary(config, trainer, data, classifier, history, tested_epoch)
+    summary = summarize(config, trainer, data, classifier, history, tested_epoch)
     summary |= {"status": "completed" if completed else "interrupted", "run_dir": str(run_dir)}
     summary["overrides"] = overrides
     if completed:
@@ -263,51 +261,3 @@ def _uninterrupted(trainer: L.Trainer, function: Any, *args: Any, **kwargs: Any)
     finally:
         signal.signal(signal.SIGINT, handler)
     return not trainer.interrupted
-
-
-def _summary(
-    config: Config,
-    trainer: L.Trainer,
-    data: DigitDataModule,
-    classifier: DigitClassifier,
-    history: History,
-    tested_epoch: int,
-) -> dict[str, Any]:
-    assert data.digits is not None
-    steady = history.rows[1:] or history.rows  # the first epoch warms up; a run of one has no other
-    images = sum(row["images_per_second"] * row["train_seconds"] for row in steady)
-    seconds = sum(row["train_seconds"] for row in steady)
-    last = history.rows[-1] if history.rows else {}
-    tested = next((row for row in history.rows if row["epoch"] == tested_epoch), last)
-    metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
-    return {
-        "experiment": config.name,
-        "dataset": data.digits.name,
-        "train_images": len(data.train) - data.drawn_images,
-        "drawn_images": data.drawn_images or None,
-        "val_images": len(data.val),
-        "test_images": len(data.test),
-        "parameters": classifier.network.count_parameters(),
-        "seed": config.seed,
-        "epochs": len(history.rows),
-        "accelerator": trainer.accelerator.name(),
-        "precision": str(trainer.precision),
-        "compiled": classifier.network.forward_in_training is not None,
-        "val/sparse_accuracy": tested.get("val/sparse_accuracy"),
-        "val/loss": tested.get("val/loss"),
-        **{key: value for key, value in last.items() if key.startswith("train/")},
-        **metrics,
-        "images_per_second": round(images / seconds, 1) if seconds else None,
-        "digits": __version__,
-        "torch": torch.__version__,
-        "lightning": importlib.metadata.version("lightning"),
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    root, git = Path(__file__).resolve().parent.parent, shutil.which("git")
-    if git is None or not (root / ".git").exists():
-        return None
-    answer = subprocess.run([git, "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None
