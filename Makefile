@@ -1,14 +1,16 @@
 # make train [ARGS="trainer.max_epochs=1 seed=3"]   installs, trains, tests and reports
 # make test                                         installs, lints, checks types and runs the tests
 # make test-slow                                    the tests that take many minutes
+# make test-newest [PYTHON=python3.13]              the tests with the newest torch, so without XLA
 # make weights                                      trains what the package carries anew, into digits/weights/
 
 PYTHON ?= python3
 VENV   ?= .venv
+NEWEST ?= .venv-newest
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help train test test-slow weights clean
+.PHONY: help train test test-slow test-newest weights clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -25,22 +27,31 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow $(ARGS)
 
+test-newest: $(NEWEST)/.installed-newest
+	$(NEWEST)/bin/pytest $(ARGS)
+
 weights: $(VENV)/.installed
 	$(BIN)/python train.py experiment=best seed=0 data.offline_fallback=false hydra.run.dir=runs/weights
-	$(BIN)/digits export digits/weights runs/weights --half
+	$(BIN)/digits export digits/weights --model runs/weights --half
 
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(NEWEST) *.egg-info .*_cache
+
+%/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DeepDigits needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $*
 
 # The stamps are newer than the lists of requirements unless these have changed: nothing is installed twice.
-$(BIN)/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "DeepDigits needs Python 3.11 or newer: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV)
+LISTS := requirements.txt setup.cfg pyproject.toml
 
-$(VENV)/.installed: requirements.txt setup.cfg pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable .
+$(VENV)/.installed: $(LISTS) | $(BIN)/python
+	$(BIN)/pip install --quiet --requirement requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet --editable '.[dev,tpu-check]'
+	@touch $@
+
+$(NEWEST)/.installed-newest: $(LISTS) | $(NEWEST)/bin/python
+	$(NEWEST)/bin/pip install --quiet --editable '.[dev]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""The Keras side of `vs_keras.py` and `time_to_accuracy.py`, which run it in an environment of its own."""
+"""The Keras side of `vs_keras.py` and `time_to_accuracy.py`, which run it in its own virtual environment."""
 
 import json
 import os
@@ -7,10 +7,10 @@ import time
 from typing import Any
 
 
-class Turns:
-    """Work only when told to: one line in ("train" or "evaluate"), one line of JSON out when that is done.
+class WorkerProtocol:
+    """Lets a worker work only on command: a line on stdin starts its turn, a line of JSON on stdout reports the result.
 
-    The lines go through the standard input and output; whatever else is printed goes to the standard error.
+    Everything else that is printed goes to stderr.
     """
 
     def __init__(self) -> None:
@@ -19,32 +19,32 @@ class Turns:
         self._start: float | None = None
         self._stop = 0.0
 
-    def say(self, **message: Any) -> None:
-        """Send one message."""
+    def send(self, **message: Any) -> None:
+        """Send one line of JSON."""
         print(json.dumps(message), file=self._out, flush=True)
 
-    def wait(self) -> None:
-        """Sleep until it is this side's turn; leave the process where no turn will come."""
+    def wait_for_turn(self) -> None:
+        """Block until it is this side's turn; end the process if there is none any more."""
         if not sys.stdin.readline():
-            os._exit(0)  # from inside a training that would otherwise go on; there is nothing to save
+            os._exit(0)  # as a training run is under way, of which nothing has to be saved
         self._start = None
 
-    def batch_begins(self) -> None:
-        """Start the clock at the first batch: before it TensorFlow at times idles for seconds over its input."""
+    def batch_started(self) -> None:
+        """Start the clock at the first batch, as TensorFlow sometimes idles for seconds before it."""
         self._start = self._start or time.perf_counter()
 
-    def batch_ends(self) -> None:
-        """Note the time; the last batch's counts."""
+    def batch_finished(self) -> None:
+        """Stop the clock, at each batch anew, so that the last one counts."""
         self._stop = time.perf_counter()
 
-    def done(self, images: int) -> None:
+    def report(self, images: int) -> None:
         """Report the time from the first batch to the last."""
         assert self._start is not None
-        self.say(images=images, seconds=self._stop - self._start)
+        self.send(images=images, seconds=self._stop - self._start)
 
 
 def build_model(keras: Any) -> Any:
-    """The original's network, compiled as the original was; ``keras`` is the imported module, on any backend."""
+    """The original's network, compiled as in the original; ``keras`` is the imported module, on any backend."""
     layers = keras.layers
 
     def conv(filters: int, **options: Any) -> list[Any]:
@@ -82,7 +82,7 @@ def build_model(keras: Any) -> Any:
 
 
 def main() -> None:
-    """Do the job that the one argument, a JSON object, describes."""
+    """Run the job that the only argument, a JSON object, describes."""
     job = json.loads(sys.argv[1])
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if "until" in job:
@@ -92,40 +92,40 @@ def main() -> None:
 
 
 def take_turns(job: dict[str, Any]) -> None:
-    """Train for ever, an epoch of ``steps`` batches and an evaluation at a time, each when told to."""
-    turns = Turns()
+    """Train without end, in epochs of ``steps`` batches, each epoch and each evaluation only when told to."""
+    protocol = WorkerProtocol()  # first, as it takes over the standard output
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
     keras, model, x, y, test_x, test_y = prepare(job)
 
     class Clock(keras.callbacks.Callback):  # type: ignore[name-defined]
-        """Waits before each epoch and each evaluation, and reports when it is over."""
+        """Waits for a turn before each epoch and each evaluation, and reports its time afterwards."""
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            turns.wait()
+            protocol.wait_for_turn()
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            turns.batch_begins()
+            protocol.batch_started()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            turns.batch_ends()
+            protocol.batch_finished()
 
-        def on_test_begin(self, logs: Any = None) -> None:  # after the last batch of the epoch
-            turns.done(len(x))
-            turns.wait()
+        def on_test_begin(self, logs: Any = None) -> None:  # comes after the last batch of the epoch
+            protocol.report(len(x))
+            protocol.wait_for_turn()
 
         def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
-            turns.batch_begins()
+            protocol.batch_started()
 
         def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-            turns.batch_ends()
+            protocol.batch_finished()
 
         def on_test_end(self, logs: Any = None) -> None:
-            turns.done(len(test_x))
+            protocol.report(len(test_x))
 
     x, y = x[: job["steps"] * job["batch_size"]], y[: job["steps"] * job["batch_size"]]
-    turns.say(parameters=model.count_params(), version=f"Keras {keras.__version__} on TensorFlow {tf.__version__}")
+    protocol.send(parameters=model.count_params(), version=f"Keras {keras.__version__} on TensorFlow {tf.__version__}")
     model.fit(
         x,
         y,
@@ -139,11 +139,11 @@ def take_turns(job: dict[str, Any]) -> None:
 
 
 def train_until(job: dict[str, Any]) -> None:
-    """Train as the original did, and print a line an epoch, until the test accuracy is ``until``, or all ``epochs``."""
+    """Train as the original did to a test accuracy of ``until``, or for all ``epochs``; print a line per epoch."""
     keras, model, x, y, test_x, test_y = prepare(job)
 
-    class Lines(keras.callbacks.Callback):  # type: ignore[name-defined]
-        """Prints the epoch, and stops at the target."""
+    class PrintEpoch(keras.callbacks.Callback):  # type: ignore[name-defined]
+        """Prints each epoch, and stops at the target."""
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             accuracy = logs["val_sparse_categorical_accuracy"]
@@ -151,12 +151,18 @@ def train_until(job: dict[str, Any]) -> None:
             model.stop_training = accuracy >= job["until"] - 1e-6
 
     model.fit(
-        x, y, batch_size=512, epochs=job["epochs"], validation_data=(test_x, test_y), callbacks=[Lines()], verbose=0
+        x,
+        y,
+        batch_size=512,
+        epochs=job["epochs"],
+        validation_data=(test_x, test_y),
+        callbacks=[PrintEpoch()],
+        verbose=0,
     )
 
 
 def prepare(job: dict[str, Any]) -> tuple[Any, ...]:
-    """Keras, the model, and the images float32 in [0, 1] and labels of both splits."""
+    """The module keras, the model, and images (float32 in [0, 1]) and labels of both splits."""
     import keras
     import numpy as np
 

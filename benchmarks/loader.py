@@ -2,10 +2,10 @@
 
     python benchmarks/loader.py
 
-Measures what a training step waits for: shuffling, and gathering each batch of uint8 images and their labels, through
-the data module's own ``train_dataloader()`` on one thread, an epoch at a time; one epoch to warm up is left out. Takes
-the full MNIST where $DIGITS_DATA_DIR holds it, else the 5,000 embedded digits. The exit status is 1 where the median
-of the epochs is below the bar at any batch size. Takes a few seconds.
+Measures what a training step waits for: shuffling, and gathering the uint8 images and labels of each batch. It iterates
+over the data module's own ``train_dataloader()`` on one thread; the first epoch is a warm-up and is not counted. The
+data are full MNIST if $DIGITS_DATA_DIR has it, else the 5,000 embedded digits. The exit status is 1 if the median of
+the epochs is below the bar at any batch size. Takes a few seconds.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from digits.data.module import Batch, DigitDataModule
 
 
 def main() -> int:
-    """Measure, print a table, and return the exit status."""
+    """Run the benchmark as the command line says, and return the exit status."""
     parser = argparse.ArgumentParser(
         description="Images a second of the data loader alone, on one core.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def images_per_second(loader: DataLoader[Batch], epoch: int) -> float:
-    """Of one whole epoch, its shuffling included."""
+    """Images per second of one whole epoch, shuffling included."""
     loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]  # as Lightning does
     images, start = 0, time.perf_counter()
     for batch in loader:

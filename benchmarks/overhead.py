@@ -2,8 +2,9 @@
 
     python benchmarks/overhead.py                    a minute on two cores; CPU only, where nothing runs behind the host
 
-A step is forward (warp and metrics included), backward and optimizer. The rest of the epoch, from the first batch's
-fetching to the last batch's end, is overhead: the loader, Lightning, the averaging of the weights, the callbacks.
+A step is the forward pass (with augmentation and metrics), the backward pass and the optimizer. The rest of the time
+from the loading of the first batch to the end of the last one is overhead: the data loader, Lightning, weight averaging
+and the callbacks.
 """
 
 import argparse
@@ -17,21 +18,21 @@ from pathlib import Path
 from typing import Any
 
 from digits.errors import DigitsError
-from digits.overrides import configure
-from digits.training import set_up
+from digits.settings.command_line import configure
+from digits.training.setup import set_up
 
 TRAIN = str(Path(__file__).resolve().parent.parent / "train.py")
 
 
 def main() -> None:
-    """Parse, measure, print."""
+    """Run the benchmark as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=200, metavar="N", help="of the epoch that is timed (default: 200)")
     parser.add_argument("overrides", nargs="*", help="for train.py, such as experiment=deepdigits")
     options = parser.parse_args()
     try:
         one_step = ["trainer.limit_train_batches=1", "trainer.limit_val_batches=0", "trainer.max_epochs=1"]
-        one_step += ["recipe.average_decay=0"]  # whose statistics would be measured before the epoch's line appears
+        one_step += ["recipe.ema_decay=0"]  # it would measure batch statistics before the epoch's line appears
         print(f"--help answers in {seconds_until('Powered by Hydra', ['--help']):.1f} s")
         print(f"the first step is done after {seconds_until('epoch 1/1', [*one_step, *options.overrides]):.1f} s")
         print(f"overhead of an epoch: {epoch_overhead(options.steps, options.overrides):.1%}")
@@ -40,9 +41,9 @@ def main() -> None:
 
 
 def seconds_until(text: str, arguments: list[str]) -> float:
-    """From the start of `python train.py ARGUMENTS` to its first line with ``text``; the better of two runs."""
+    """Seconds from the start of `python train.py ARGUMENTS` to its first line with ``text``, the best of two runs."""
     times = []
-    for _ in range(2):  # the first one fills the file cache
+    for _ in range(2):  # the first run fills the file cache
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             command = [sys.executable, TRAIN, *arguments, f"hydra.run.dir={folder}"]
@@ -89,7 +90,7 @@ def epoch_overhead(steps: int, overrides: list[str]) -> float:
 
             return wrapper
 
-        # Lightning's optimizer step calls the closure: forward and backward are inside
+        # includes forward and backward, as Lightning runs them in a closure inside of the optimizer step
         trainer.strategy.optimizer_step = timed(trainer.strategy.optimizer_step)  # type: ignore[method-assign]
         trainer.fit(classifier, data)
         return 1 - spent["step"] / history.rows[1]["train_seconds"]

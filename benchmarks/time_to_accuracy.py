@@ -3,10 +3,10 @@
     python benchmarks/time_to_accuracy.py                    up to two hours on two cores, most of it Keras's
     python benchmarks/time_to_accuracy.py --only ours        some 15 minutes
 
-Both start as a process of their own, train on all 60,000 images and are scored on the 10,000 test images after each
-epoch. The time runs from the start of the process, imports and set-up included, to the end of the first epoch whose
-accuracy is at least the target. This project's run goes on to its end, and its last accuracy is printed too; Keras is
-stopped at the target or after the original's 80 epochs. One side after the other, never both at once.
+Both run as a process of their own, one after the other, train on all 60,000 images and are scored on the 10,000 test
+images after each epoch. The time runs from the start of the process, imports and set-up included, to the end of the
+first epoch whose accuracy is at least the target. This project's run continues to its end, and its final accuracy is
+printed too; Keras is stopped at the target or after the original's 80 epochs.
 """
 
 import argparse
@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 from vs_keras import HERE, keras_environment
 
-from digits.data.source import load_mnist
+from digits.data.mnist import load_mnist
 from digits.errors import DigitsError
 
-LINE = re.compile(r"epoch (\d+)/.* test ([\d.]+)%")  # of both sides
-Curve = list[tuple[float, float]]  # seconds since the start, accuracy in percent, of each epoch
+EPOCH_LINE = re.compile(r"epoch (\d+)/.* test ([\d.]+)%")  # both sides print this
+Curve = list[tuple[float, float]]  # for each epoch, seconds since the start and accuracy in percent
 
 
 def main() -> None:
-    """Parse, run, print."""
+    """Run the benchmark as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def race(options: argparse.Namespace) -> dict[str, Curve]:
-    """Run what is asked for, one after the other, print what came of it, and return every curve.
+    """Run the chosen sides one after the other, print the times, and return all curves.
 
     Raises:
         DigitsError: a side fails.
@@ -65,7 +65,7 @@ def race(options: argparse.Namespace) -> dict[str, Curve]:
             overrides = [
                 "data.val_size=0",
                 "data.test_each_epoch=true",
-                "data.offline_fallback=false",  # the 5,000 embedded digits do not compare
+                "data.offline_fallback=false",  # results on the 5,000 embedded digits are not comparable
                 f"seed={seed}",
                 f"hydra.run.dir={folder}/{seed}",
             ]
@@ -100,7 +100,7 @@ def _run(name: str, command: list[str], environment: dict[str, str]) -> Curve:
         )
         assert process.stdout is not None
         for line in process.stdout:
-            if match := LINE.search(line):
+            if match := EPOCH_LINE.search(line):
                 curve.append((time.perf_counter() - start, float(match[2])))
                 print(f"{name}: epoch {match[1]}, {curve[-1][0]:.0f} s, {match[2]} %", file=sys.stderr, flush=True)
         if process.wait():

@@ -16,19 +16,19 @@ import sys
 from typing import Any
 
 from digits.errors import DigitsError
-from digits.overrides import configure
-from digits.xla.tpu_check import tpu_check
+from digits.settings.command_line import configure
+from digits.training.tpu_check import tpu_check
 
 OURS = ["experiment=deepdigits", "trainer.accelerator=tpu", "data.test_each_epoch=false"]
 POLICIES = {"bf16-mixed": "mixed_bfloat16", "32-true": "float32"}
 
 
 def keras_step(topology: str, batch: int, precision: str) -> dict[str, Any]:
-    """What the compiler says of Keras's own train step; imports Keras on JAX."""
+    """The compiler's estimates for Keras's own training step, with Keras on JAX."""
     os.environ["KERAS_BACKEND"] = "jax"
     from digits.xla.compiler import describe, devices_of
 
-    devices = devices_of(topology)  # sets up the environment of libtpu
+    devices = devices_of(topology)  # before jax is imported, as it sets environment variables for libtpu
     import jax
     import keras
     import numpy as np
@@ -56,7 +56,7 @@ def keras_step(topology: str, batch: int, precision: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compile both and print the ratio."""
+    """Compile both training steps, print the estimates and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--topology", default="v5e:2x4", help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=8192, help="the global batch (default: %(default)s)")

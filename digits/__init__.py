@@ -1,19 +1,16 @@
 """DeepDigits reads handwritten digits: a small CNN, trained with PyTorch Lightning on CPU, GPU or TPU."""
 
+import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["DeepDigits", "Digit", "Reader"]
+
+_MODULES = {"DeepDigits": "digits.network", "Digit": "digits.reading.reader", "Reader": "digits.reading.reader"}
 
 
 def __getattr__(name: str) -> Any:
     """``digits.DeepDigits`` and ``digits.Reader``, with which torch comes: only who asks for them waits for it."""
-    if name == "DeepDigits":
-        from digits.network import DeepDigits
-
-        return DeepDigits
-    if name in ("Digit", "Reader"):
-        from digits.reading import reader
-
-        return getattr(reader, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

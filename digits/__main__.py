@@ -31,7 +31,7 @@ for Keras (.keras, or the legacy .h5), whose format has no place for the tempera
 """
 IMPORT_KERAS = """\
 Read the weights of the original Keras model, without Keras or TensorFlow, and write them into a folder as digits export
-does. FILE is what model.save or model.save_weights wrote: .keras, .weights.h5 or the legacy .h5.
+does. SOURCE is what model.save or model.save_weights wrote: .keras, .weights.h5 or the legacy .h5.
 """
 PUSH = """\
 Upload a model with its card and plots to the Hugging Face hub. Log in before, with `hf auth login` or HF_TOKEN.
@@ -85,10 +85,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="digits", description="DeepDigits reads handwritten digits. To train it: python train.py --help"
-    )
+    parser = _Parser(prog="digits", description="DeepDigits reads handwritten digits.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    # options too, --help among them, are left to Hydra: no argument begins with this character
+    command = commands.add_parser("train", help="train the network", prefix_chars="\0", add_help=False)
+    command.add_argument("overrides", nargs="*")
+    command.set_defaults(run=_train)
 
     command = commands.add_parser("predict", help="read the digits of pictures", description=PREDICT)
     command.add_argument(
@@ -126,23 +129,23 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=_evaluate, ensemble=name == "ensemble")
 
     command = commands.add_parser("export", help="write a model into a folder or a file", description=EXPORT)
-    command.add_argument("target", type=Path, metavar="FOLDER_OR_FILE", help="where to; made if it is not there")
-    command.add_argument("model", nargs="?", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
+    command.add_argument("target", type=Path, metavar="TARGET", help="a folder or a file; made if it is not there")
+    command.add_argument("surplus", nargs="*", help=argparse.SUPPRESS)
+    command.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
     formats = ("safetensors", "torch", "onnx", "keras")
     command.add_argument("--format", default=formats[0], choices=formats, help="default: %(default)s, a folder")
     command.add_argument("--half", action="store_true", help="keep the weights in float16; in a folder only")
     command.set_defaults(run=_export)
 
     command = commands.add_parser("import-keras", help="read a model of the original", description=IMPORT_KERAS)
-    command.add_argument("file", type=Path, metavar="FILE", help="of Keras")
-    command.add_argument("folder", type=Path, metavar="FOLDER", help="where to; made if it is not there")
+    command.add_argument("source", type=Path, metavar="SOURCE", help="a file of Keras")
+    command.add_argument("target", type=Path, metavar="TARGET", help="a folder; made if it is not there")
     command.set_defaults(run=_import_keras)
 
     command = commands.add_parser("push", help="upload a model to the Hugging Face hub", description=PUSH)
     command.add_argument("repository", metavar="OWNER/NAME", help="is made if it is not there")
-    command.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a run's or a model's folder (default: the package's)"
-    )
+    command.add_argument("surplus", nargs="*", help=argparse.SUPPRESS)
+    command.add_argument("--model", metavar="MODEL", help="a run's or a model's folder (default: the package's own)")
     command.add_argument("--private", action="store_true", help="if it is made, for you alone")
     command.add_argument("--dry-run", action="store_true", help="name the files, upload nothing")
     command.set_defaults(run=_push)
@@ -161,19 +164,25 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--topology", default="v5e:2x4", help="kind and shape of the slice (default: %(default)s)")
     command.add_argument("--scale", action="store_true", help="for 8 to 256 chips, at the same batch a chip")
     command.add_argument("--json", action="store_true", help="print a JSON object, with --scale a list of them")
-    command.add_argument("overrides", nargs="*", help="as for train.py: experiment=tpu data.batch_size=8192 ...")
+    command.add_argument("overrides", nargs="*", help="as of digits train: experiment=tpu data.batch_size=8192 ...")
     command.set_defaults(run=_tpu_check)
     return parser
 
 
+def _train(options: argparse.Namespace) -> None:
+    from digits.training.command import main
+
+    main(options.overrides, program="digits train")
+
+
 def _predict(options: argparse.Namespace) -> int:
-    from digits.predict import predict
+    from digits.reading.predict import predict
 
     return 1 if predict(options.pictures, options.model, options.form, options.save) else 0
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from digits.evaluate import evaluate
+    from digits.evaluation.evaluate import evaluate
     from digits.report.tables import print_robustness, print_run
 
     if options.ensemble and len(options.models) < 2:
@@ -191,6 +200,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from digits.exchange.model_folder import export
 
+    _refuse_surplus(options)
     export(options.model, options.target, options.half, options.format)
     print(options.target)
 
@@ -199,19 +209,26 @@ def _import_keras(options: argparse.Namespace) -> None:
     from digits.exchange.keras_file import load_keras
     from digits.exchange.model_folder import save_model
 
-    save_model(options.folder, load_keras(options.file))
-    print(options.folder)
+    save_model(options.target, load_keras(options.source))
+    print(options.target)
 
 
 def _push(options: argparse.Namespace) -> None:
     from digits.exchange.hub import check_name, files_to_push, push
 
+    _refuse_surplus(options)
     check_name(options.repository)
     if options.dry_run:
         folder, files = files_to_push(options.model)
         print("\n".join(str(folder / file) for file in files))
     else:
         print(push(options.model, options.repository, options.private))
+
+
+def _refuse_surplus(options: argparse.Namespace) -> None:
+    if options.surplus:
+        second = options.surplus[0]
+        raise ConfigError(f"{second}: one argument too many; if it is the model, name it by --model {second}")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -230,9 +247,9 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _tpu_check(options: argparse.Namespace) -> None:
-    from digits.overrides import configure
     from digits.report.tables import print_tpu_check
-    from digits.xla.tpu_check import tpu_check
+    from digits.settings.command_line import configure
+    from digits.training.tpu_check import tpu_check
 
     config = configure(options.overrides)
     checks = tpu_check(config, options.topology, options.scale, lambda line: print(line, file=sys.stderr))

@@ -1,5 +1,6 @@
-"""What several tests need: the configuration as the command line gives it, and where the full MNIST is."""
+"""What several tests need: the configuration as the command line gives it, and marks for what is not everywhere."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -9,22 +10,25 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from digits.config import Config
-from digits.overrides import check_settings
-from digits.training import train
+from digits.settings.command_line import CONF, check_settings
+from digits.settings.schema import Config
+from digits.training.run import train
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SMALL = ("data=mnist5k", "data.batch_size=16", "recipe.average_decay=0.99", "trainer.accelerator=cpu")
+SMALL = ("data=mnist5k", "data.batch_size=16", "recipe.ema_decay=0.99", "trainer.accelerator=cpu")
 
 needs_full_mnist = pytest.mark.skipif(
     not os.environ.get("DIGITS_DATA_DIR"), reason="DIGITS_DATA_DIR names no folder with the full MNIST"
+)
+needs_xla = pytest.mark.skipif(
+    importlib.util.find_spec("torch_xla") is None, reason="torch_xla is not installed; it goes with torch 2.9 only"
 )
 
 
 def configure(*overrides: str) -> Config:
     """The configuration that `python train.py OVERRIDES` would run."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return check_settings(compose("train", list(overrides)))
 
 

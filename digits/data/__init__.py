@@ -1,0 +1,1 @@
+"""MNIST: the files, the data module, augmentation and synthetic digits."""

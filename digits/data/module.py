@@ -1,4 +1,4 @@
-"""MNIST as a LightningDataModule: whole batches, gathered from uint8 images where the network is."""
+"""MNIST as a LightningDataModule: whole batches, gathered from uint8 images on the network's device."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from digits.data.drawn import drawn_digits
-from digits.data.source import DigitSet, load_digits
+from digits.data.mnist import DigitSet, load_digits
+from digits.data.synthetic import synthetic_digits
 from digits.errors import ConfigError, DigitsError
-from digits.metrics import PADDING
 
-EVALUATED_AT_ONCE = 2_500  # images: faster than in batches for training, and MNIST's splits are made up of such
-Batch = dict[str, Tensor]  # "image": uint8 (N, 28, 28), 255 = ink; "label": int64 (N,), PADDING where none is meant
+EVAL_BATCH_SIZE = 2_500  # images: faster than training's batch size, and MNIST's splits are multiples of it
+PADDING = -1  # label of an image that only fills up a batch; the loss skips it by ignore_index
+Batch = dict[str, Tensor]  # "image": uint8 (N, 28, 28), 255 = ink; "label": int64 (N,), 0 to 9 or PADDING
 
 
-class Digits(Dataset[Batch]):
-    """Images and labels on one device, read a batch at a time: 47 MB for all of MNIST, so nothing is streamed.
+class DigitDataset(Dataset[Batch]):
+    """Images and labels that stay on one device, since all of MNIST is only 47 MB, and are read a batch at a time.
 
-    ``send`` takes indices to that device; they are all that a step sends there.
+    ``send`` moves the indices of a batch to that device; a step transfers nothing else.
     """
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
@@ -33,26 +33,26 @@ class Digits(Dataset[Batch]):
         return len(self.labels)
 
     def __getitem__(self, indices: Tensor) -> Batch:
-        """The images and labels at ``indices`` int32 (N,); where one is negative, any image, labelled ``PADDING``."""
+        """The images and labels at ``indices``, int32 (N,); a negative index gives some image, labelled ``PADDING``."""
         indices = self.send(indices)
-        places = indices.clamp(min=0)
-        labels = self.labels.index_select(0, places)
-        return {"image": self.images.index_select(0, places), "label": labels.where(indices >= 0, PADDING)}
+        valid = indices.clamp(min=0)
+        labels = self.labels.index_select(0, valid)
+        return {"image": self.images.index_select(0, valid), "label": labels.where(indices >= 0, PADDING)}
 
-    def to(self, device: torch.device) -> "Digits":
+    def to(self, device: torch.device) -> "DigitDataset":
         """The same digits on ``device``."""
-        return Digits(self.images.to(device), self.labels.to(device))
+        return DigitDataset(self.images.to(device), self.labels.to(device))
 
     def _to_device(self, indices: Tensor) -> Tensor:
         return indices.to(self.images.device)
 
 
-class Batches(Sampler[Tensor]):
-    """Indices int32 (batch_size,) of one global batch after the other.
+class BatchSampler(Sampler[Tensor]):
+    """Yields the indices of each global batch, int32 (batch_size,).
 
-    With ``seed`` they are shuffled, anew in each epoch and the same in each run, and a last batch that is not full
-    is left out, as Keras's ``steps_per_epoch`` does; without, they come in order, all of them, and a last batch that
-    is not full is filled up with -1: batches of one size are compiled once, and shared out equally.
+    With a ``seed`` they are shuffled, differently in each epoch and the same in each run, and an incomplete last batch
+    is dropped, as Keras's ``steps_per_epoch`` does. Without one they come in order, and an incomplete last batch is
+    padded with -1: batches of a single size are compiled only once, and can be sharded equally.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int | None = None) -> None:
@@ -62,7 +62,7 @@ class Batches(Sampler[Tensor]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch; a resumed run goes on with the order it would have had."""
+        """Called by Lightning before each epoch, so a resumed run shuffles as an uninterrupted one would."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class Batches(Sampler[Tensor]):
 
 
 def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the training and of the validation images; ``val_size`` in all, each class by its share."""
+    """Indices of the training and of the ``val_size`` validation images; each class keeps its share in both."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = order[labels[order].argsort(stable=True)]
     held_out = torch.zeros(len(labels), dtype=torch.bool)
@@ -88,17 +88,18 @@ def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, 
 
 
 class DigitDataModule(L.LightningDataModule):
-    """Serves MNIST as batches ``{"image": uint8 (N, 28, 28), "label": int64 (N,)}`` on the trainer's device.
+    """MNIST in batches ``{"image": uint8 (N, 28, 28), "label": int64 (N,)}`` on the trainer's device.
 
     Args:
         name: "mnist", or "mnist5k" for the 5,000 embedded digits.
-        data_dir: folder of the MNIST files (torchvision's layout); they are downloaded if it has none.
-        batch_size: the global batch, over all devices together.
-        val_size: images held out of the training split for validation, each class by its share; 0 for none.
-        drawn: share of digits that are drawn in forms rare in MNIST, for each one of MNIST's to train on; 0 for none.
-        test_each_epoch: score the test split after each epoch in place of a validation split.
-        offline_fallback: without files and without a network, use the embedded digits.
-        seed: of the validation split, of the order of the training images, and of what is drawn.
+        data_dir: folder of the MNIST files in torchvision's layout; missing files are downloaded to it.
+        batch_size: the global batch size, over all devices together.
+        val_size: number of training images held out for validation, stratified by class; 0 for none.
+        synthetic: number of synthetic digits, in forms that are rare in MNIST, per training image of MNIST; 0 for none.
+        test_each_epoch: evaluate on the test split after each epoch, instead of on a validation split.
+        offline_fallback: use the embedded digits if MNIST is not there and cannot be downloaded.
+        seed: for the validation split, the order of the training images, and the synthetic digits.
+        eval_batch_size: by default the same as ``batch_size``.
     """
 
     def __init__(
@@ -107,35 +108,37 @@ class DigitDataModule(L.LightningDataModule):
         data_dir: Path | str,
         batch_size: int,
         val_size: int,
-        drawn: float = 0.0,
+        synthetic: float = 0.0,
         test_each_epoch: bool = False,
         offline_fallback: bool = True,
         seed: int = 0,
+        eval_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self.dataset = name
         self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.val_size = val_size
-        self.drawn = drawn
+        self.synthetic = synthetic
         self.test_each_epoch = test_each_epoch
         self.offline_fallback = offline_fallback
         self.seed = seed
+        self.eval_batch_size = eval_batch_size
         self.digits: DigitSet | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Read the files and split them; the second call does nothing.
 
         Raises:
-            DigitsError: the files are missing or damaged and cannot be fetched.
-            ConfigError: ``val_size`` or ``batch_size`` leave nothing to train on.
+            DigitsError: files are missing or damaged and cannot be downloaded.
+            ConfigError: ``val_size`` leaves less than one batch to train on.
         """
         if self.digits is not None:
             return
         digits = self.load()
         size, val_size = len(digits.train_labels), self.val_size
         if digits.name == "mnist-5k" and self.dataset == "mnist":
-            val_size = val_size * size // 60_000  # the embedded digits stand in: hold out the same share
+            val_size = val_size * size // 60_000  # the embedded digits are the fallback: hold out the same share
         if val_size + self.batch_size > size:
             raise ConfigError(
                 f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {size:,} "
@@ -143,42 +146,42 @@ class DigitDataModule(L.LightningDataModule):
             )
         train, val = stratified_split(digits.train_labels, val_size, self.seed)
         self.digits = digits
-        self.drawn_images = round(self.drawn * len(train))
-        images, labels = drawn_digits(self.drawn_images, self.seed)
-        self.train = Digits(
+        self.synthetic_images = round(self.synthetic * len(train))
+        images, labels = synthetic_digits(self.synthetic_images, self.seed)
+        self.train = DigitDataset(
             torch.cat([digits.train_images[train], images]), torch.cat([digits.train_labels[train], labels])
         )
-        self.val = Digits(digits.train_images[val], digits.train_labels[val])
-        self.test = Digits(digits.test_images, digits.test_labels)
+        self.val = DigitDataset(digits.train_images[val], digits.train_labels[val])
+        self.test = DigitDataset(digits.test_images, digits.test_labels)
 
     def state_dict(self) -> dict[str, Any]:
-        """What decides which images are trained on, for the checkpoint."""
+        """The settings that decide which images are trained on, for the checkpoint."""
         assert self.digits is not None
         return {
             "dataset": self.digits.name,
             "data.val_size": self.val_size,
-            "data.drawn": self.drawn,
+            "data.synthetic": self.synthetic,
             "seed": self.seed,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to go on with a run that was trained on images which are held out here.
+        """Refuse to resume with another split, in which held-out images may already have been trained on.
 
         Raises:
-            DigitsError: the dataset, ``val_size``, ``drawn`` or the seed is another.
+            DigitsError: the dataset, ``val_size``, ``synthetic`` or the seed differs from the checkpoint's.
         """
-        before = {"data.drawn": 0.0} | state_dict  # which older checkpoints do not have
         for name, here in self.state_dict().items():
-            if before.get(name) != here:
-                raise DigitsError(f"ckpt_path: was trained with {name}={before.get(name)}, not {here}: use the same")
+            before = state_dict.get(name)
+            if before != here:
+                raise DigitsError(f"ckpt_path: was trained with {name}={before}, not {here}: use the same")
 
     def load(self) -> DigitSet:
-        """Read the files; raises DigitsError if they are missing or damaged and cannot be fetched."""
+        """Read the files; raises DigitsError if they are missing or damaged and cannot be downloaded."""
         return load_digits(self.dataset, self.data_dir, self.offline_fallback)
 
     @property
     def validates_on(self) -> str | None:
-        """Prefix of what is logged after each epoch: "val", "test_each_epoch", or None where nothing is scored."""
+        """Prefix of the metrics logged after each epoch: "val", "test_each_epoch", or None if there are none."""
         return "test_each_epoch" if self.test_each_epoch else "val" if len(self.val) else None
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -186,7 +189,7 @@ class DigitDataModule(L.LightningDataModule):
         return self._loader(self.train, self.seed)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """The validation images in order; the test images where they are scored each epoch; or an empty list."""
+        """The validation images in order, or with ``test_each_epoch`` the test images; an empty list for none."""
         if self.validates_on is None:
             return []
         return self._loader(self.test if self.test_each_epoch else self.val)
@@ -195,12 +198,11 @@ class DigitDataModule(L.LightningDataModule):
         """All test images in order."""
         return self._loader(self.test)
 
-    def _loader(self, digits: Digits, seed: int | None = None) -> DataLoader[Batch]:
-        size = self.batch_size
+    def _loader(self, digits: DigitDataset, seed: int | None = None) -> DataLoader[Batch]:
         if self.trainer is not None:
-            device = self.trainer.strategy.root_device
-            digits = digits.to(device)
-            if seed is None and device.type != "xla":  # which has its programs compiled for one size
-                size = min(EVALUATED_AT_ONCE, max(len(digits), 1))
-        sampler = Batches(len(digits), size, seed)
-        return DataLoader(digits, sampler=sampler, batch_size=None)  # the sampler's items are whole batches
+            digits = digits.to(self.trainer.strategy.root_device)
+        size = self.batch_size
+        if seed is None and self.eval_batch_size is not None:
+            size = min(self.eval_batch_size, max(len(digits), 1))
+        sampler = BatchSampler(len(digits), size, seed)
+        return DataLoader(digits, sampler=sampler, batch_size=None)  # each item of the sampler is a whole batch

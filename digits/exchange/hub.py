@@ -1,4 +1,4 @@
-"""Trained networks on the Hugging Face hub."""
+"""Uploads trained networks to the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from digits.network import WEIGHTS
 
 
 def check_name(repository: str) -> None:
-    """Raise DigitsError if ``repository`` is no name of a repository."""
+    """Raise DigitsError if ``repository`` is not a valid name of a repository."""
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
@@ -19,10 +19,13 @@ def check_name(repository: str) -> None:
 
 
 def files_to_push(model: str | Path | None) -> tuple[Path, list[Path]]:
-    """The folder of ``model``, a run's or a model's (None: the package's own), and the files in it.
+    """The model folder of ``model`` and the files in it.
+
+    Args:
+        model: a run's folder or a model's folder; None for the package's own model.
 
     Raises:
-        DigitsError: it is no complete model repository.
+        DigitsError: a file that a model on the hub needs is missing.
     """
     folder = WEIGHTS if model is None else Path(model).expanduser()
     if (folder / "model").is_dir():
@@ -34,10 +37,10 @@ def files_to_push(model: str | Path | None) -> tuple[Path, list[Path]]:
 
 
 def push(model: str | Path | None, repository: str, private: bool = False) -> str:
-    """Upload ``model`` as ``repository`` ("owner/name"), which is made if it is not there; returns its address.
+    """Upload ``model`` to ``repository`` ("owner/name"), which is created if it does not exist; returns its address.
 
     Raises:
-        DigitsError: the model is not complete, or the hub refuses or cannot be reached.
+        DigitsError: the model is incomplete, or the hub refuses it or cannot be reached.
     """
     folder, _ = files_to_push(model)
     api = HfApi()

@@ -1,8 +1,8 @@
-"""Models of Keras: read from its files and written to them by h5py alone, without TensorFlow or Keras.
+"""Reads and writes Keras model files with h5py alone, without TensorFlow or Keras.
 
-Two layouts hold the weights. The legacy `.h5` of tf.keras and Keras 2 lists the layers by name, in their order; what
-`save_weights` wrote has no configuration. Keras 3 names the layers in `*.weights.h5` by class, numbered in their order
-(conv2d, conv2d_1, ...), whatever their own names; its `.keras` is a zip of such a file and of `config.json`.
+Weights come in two layouts. The legacy `.h5` of tf.keras and Keras 2 lists the layers in order, by their names; a file
+from `save_weights` has no configuration. In the `*.weights.h5` of Keras 3 the layers are named by class and numbered in
+order (conv2d, conv2d_1, ...), whatever names they had; a `.keras` file is a zip of such a file and a `config.json`.
 """
 
 import io
@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from digits.config import ModelConfig
 from digits.errors import DigitsError
 from digits.network import BatchNorm, DeepDigits
+from digits.settings.schema import ModelConfig
 
-# Bytes that a member of a `.keras` file may unpack to: a true one has 20 kB and, with Adam's state, 32 MB.
-LIMITS = {"config.json": 10_000_000, "model.weights.h5": 500_000_000}
-SNAKE_CASE = {
+# Of a `.keras` file's members, to stop zip bombs: real ones unpack to 20 kB, and to 32 MB with Adam's state.
+MAX_UNPACKED_BYTES = {"config.json": 10_000_000, "model.weights.h5": 500_000_000}
+SNAKE_CASE_CLASSES = {
     "Conv2D": "conv2d",
     "BatchNormalization": "batch_normalization",
     "MaxPooling2D": "max_pooling2d",
@@ -31,38 +31,41 @@ SNAKE_CASE = {
     "Flatten": "flatten",
     "Dense": "dense",
 }
-WEIGHTS = {
+WEIGHT_NAMES = {
     "conv2d": ("kernel", "bias"),
     "dense": ("kernel", "bias"),
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
-FoundWeights = list[tuple[str, list[Any]]]  # of each layer that has some, in order: its name, its HDF5 datasets
+LayerWeights = list[tuple[str, list[Any]]]  # name and HDF5 datasets of each layer that has weights, in order
 
 
 def load_keras(path: Path) -> DeepDigits:
-    """The network in a Keras file of the original's architecture, in evaluation mode on the CPU, at temperature 1.
+    """Load a network of the original's architecture from a Keras file.
 
     Args:
-        path: `.keras`, `.weights.h5`, or the legacy `.h5` of a whole model or of its weights; told by what is in it.
-            Where it has the model's configuration, that gives dropout and L2; else they are the original's.
+        path: `.keras`, `.weights.h5`, or a legacy `.h5` of a whole model or of its weights; the content decides, not
+            the name. Dropout and L2 are read from the model's configuration; without one, they are the original's.
+
+    Returns:
+        The network in evaluation mode on the CPU, at temperature 1.
 
     Raises:
-        DigitsError: h5py is not installed; the file is not there, damaged, not Keras's, or of another architecture.
+        DigitsError: h5py is not installed, or the file is missing, damaged, not from Keras, or of another architecture.
     """
     h5py = _import_h5py()
-    if path.is_dir():  # as TensorFlow's SavedModel is
+    if path.is_dir():  # such as TensorFlow's SavedModel
         raise DigitsError(f"{path}: a folder; of what Keras saves, .keras and .h5 are read")
     if not path.is_file():
         raise DigitsError(f"{path}: no such file")
     try:
-        source, config = _open(path)
+        source, config = _open_hdf5(path)
         with h5py.File(source, "r") as file:
-            state = _state_dict(_weights(file, h5py))
+            state = _state_dict(_read_weights(file, h5py))
             config = file.attrs.get("model_config") if config is None else config
-        settings = {} if config is None else _settings(json.loads(config))
+        settings = {} if config is None else _parse_config(json.loads(config))
     except DigitsError as error:
         raise DigitsError(f"{path}: {error}") from error
-    except Exception as error:  # zipfile and h5py raise whatever a damaged file leads them to
+    except Exception as error:  # on a damaged file zipfile and h5py may raise almost anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DigitsError(f"{path}: not a file of Keras, or a damaged one: {reason}") from error
     network = DeepDigits(**settings)
@@ -71,20 +74,20 @@ def load_keras(path: Path) -> DeepDigits:
 
 
 def save_keras(path: Path, network: DeepDigits) -> None:
-    """Write ``network``, on the CPU, as a model of Keras, which `keras.saving.load_model` loads, not compiled.
+    """Write ``network`` as a Keras model, not compiled, which `keras.saving.load_model` can load.
 
-    It takes float (N, 28, 28, 1) in [0, 1], 1 = ink, and gives probabilities (N, 10) by a softmax, as the original
-    does. They are those at temperature 1: Keras's model has no place for another.
+    Its input is float (N, 28, 28, 1) in [0, 1], 1 = ink, and its output the probabilities (N, 10) of a softmax, as in
+    the original. They are those at temperature 1, as the Keras model has no temperature.
 
     Args:
         path: ends in `.keras`, for Keras 3, or in `.h5`, for tf.keras and Keras 3.
-        network: any.
+        network: on the CPU.
 
     Raises:
         DigitsError: h5py is not installed.
     """
     h5py = _import_h5py()
-    config, weights, legacy = json.dumps(_config(network)), _keras_weights(network), path.suffix == ".h5"
+    config, weights, legacy = json.dumps(_keras_config(network)), _keras_weights(network), path.suffix == ".h5"
     hdf5 = io.BytesIO()
     with h5py.File(hdf5, "w") as file:
         if legacy:
@@ -118,7 +121,7 @@ def _import_h5py() -> Any:
 
 
 def _layers(conv_dropout: float, dense_dropout: float, l2: float) -> list[tuple[str, dict[str, Any]]]:
-    """Class and settings of each layer of the original, in order; ``kernel_regularizer`` is the weight of L2."""
+    """Class and configuration of each layer of the original, in order; ``kernel_regularizer`` is just the L2 factor."""
     norm: tuple[str, dict[str, Any]] = ("BatchNormalization", {"epsilon": BatchNorm.eps})
     last = {"data_format": "channels_last"}
 
@@ -134,7 +137,7 @@ def _layers(conv_dropout: float, dense_dropout: float, l2: float) -> list[tuple[
         ("MaxPooling2D", {"pool_size": [2, 2], "strides": [2, 2], "padding": "valid"} | last),
         ("Dropout", {"rate": conv_dropout}),
     ]
-    output = {"units": DeepDigits.classes, "activation": "softmax", "kernel_regularizer": 0.0}
+    output = {"units": 10, "activation": "softmax", "kernel_regularizer": 0.0}
     return [
         *[*conv(32), *conv(64), *pool],
         *[*conv(128), *conv(256, l2), *pool],
@@ -143,28 +146,26 @@ def _layers(conv_dropout: float, dense_dropout: float, l2: float) -> list[tuple[
     ]
 
 
-def _kinds() -> list[str]:
-    """The classes of ``_layers`` as Keras's names have them."""
-    return [SNAKE_CASE[kind] for kind, _ in _layers(0, 0, 0)]
+def _layer_classes() -> list[str]:
+    """The class of each of ``_layers`` in snake case, which is how Keras begins its names."""
+    return [SNAKE_CASE_CLASSES[kind] for kind, _ in _layers(0, 0, 0)]
 
 
-def _names() -> list[str]:
-    """What Keras calls the layers of ``_layers`` if nothing else is said: by class, numbered."""
-    kinds = _kinds()
+def _layer_names() -> list[str]:
+    """The name that Keras gives each of ``_layers`` by default: its class, numbered from the second one on."""
+    kinds = _layer_classes()
     before = [kinds[:i].count(kind) for i, kind in enumerate(kinds)]
     return [f"{kind}_{number}" if number else kind for kind, number in zip(kinds, before, strict=True)]
 
 
 def _keras_weights(network: DeepDigits) -> dict[str, dict[str, np.ndarray]]:
-    """By layer and by name, in Keras's order and layout: HWIO kernels of convolutions, (inputs, outputs) dense ones.
-
-    Torch's state dict has the layers and each layer's weights in that same order.
-    """
+    """The weights by layer and by name, in Keras's layout: convolution kernels HWIO, dense ones (inputs, outputs)."""
+    # torch's state dict has the layers, and the weights of each layer, in Keras's order
     values = iter(network.state_dict().values())
     return {
-        name: {weight: _to_keras(next(values)) for weight in WEIGHTS[kind]}
-        for name, kind in zip(_names(), _kinds(), strict=True)
-        if kind in WEIGHTS
+        name: {weight: _to_keras(next(values)) for weight in WEIGHT_NAMES[kind]}
+        for name, kind in zip(_layer_names(), _layer_classes(), strict=True)
+        if kind in WEIGHT_NAMES
     }
 
 
@@ -181,8 +182,8 @@ def _to_torch(weight: np.ndarray) -> Tensor:
 # ---- reading
 
 
-def _open(path: Path) -> tuple[Path | io.BytesIO, bytes | None]:
-    """The HDF5 file of ``path``, and the configuration where ``path`` is a zip of both."""
+def _open_hdf5(path: Path) -> tuple[Path | io.BytesIO, bytes | None]:
+    """The HDF5 file in ``path`` or ``path`` itself; also the configuration if ``path`` is a zip of both, else None."""
     with path.open("rb") as file:
         start = file.read(4)
     if start == b"\x89HDF":
@@ -190,22 +191,22 @@ def _open(path: Path) -> tuple[Path | io.BytesIO, bytes | None]:
     if start[:2] != b"PK":
         raise DigitsError("neither a .keras nor an .h5 file")
     with zipfile.ZipFile(path) as archive:
-        for name, limit in LIMITS.items():
+        for name, limit in MAX_UNPACKED_BYTES.items():
             if name not in archive.namelist():
                 raise DigitsError(f"not a .keras file: it holds no {name}")
-            size = archive.getinfo(name).file_size  # no more than it declares is ever unpacked
+            size = archive.getinfo(name).file_size  # zipfile never unpacks more than this
             if size > limit:
                 raise DigitsError(f"its {name} would unpack to {size:,} bytes, more than any of this network has")
         return io.BytesIO(archive.read("model.weights.h5")), archive.read("config.json")
 
 
-def _weights(file: Any, h5py: Any) -> FoundWeights:
+def _read_weights(file: Any, h5py: Any) -> LayerWeights:
     root = file.get("model_weights", file)
     if "layer_names" in root.attrs:  # legacy
-        named = [(_text(layer), root[_text(layer)]) for layer in root.attrs["layer_names"]]
-        found = [(layer, [group[_text(name)] for name in group.attrs["weight_names"]]) for layer, group in named]
+        named = [(_decode(layer), root[_decode(layer)]) for layer in root.attrs["layer_names"]]
+        found = [(layer, [group[_decode(name)] for name in group.attrs["weight_names"]]) for layer, group in named]
         return [(layer, datasets) for layer, datasets in found if datasets]
-    layers: dict[str, dict[int, dict[int, Any]]] = {}  # by class, number of the layer and number of the dataset
+    layers: dict[str, dict[int, dict[int, Any]]] = {}  # by class, layer number and dataset number
 
     def collect(name: str, item: Any) -> None:
         match = re.fullmatch(r"(?:layers|_layer_checkpoint_dependencies)/(\w+?)(?:_(\d+))?/vars/(\d+)", name)
@@ -215,21 +216,21 @@ def _weights(file: Any, h5py: Any) -> FoundWeights:
     file.visititems(collect)
     if not layers:
         raise DigitsError("an HDF5 file, but none of Keras")
-    # TensorFlow 2.12 leaves numbers out (conv2d, conv2d_2, ...): only their order tells, and that class by class.
+    # TensorFlow 2.12 skips numbers (conv2d, conv2d_2, ...), so only their order within a class means anything.
     by_kind = {
         kind: [(f"{kind}_{n}" if n else kind, found[n]) for n in sorted(found)] for kind, found in layers.items()
     }
-    ordered = [by_kind[kind].pop(0) for kind in _kinds() if by_kind.get(kind)]
-    ordered += [layer for left in by_kind.values() for layer in left]  # of another architecture
+    ordered = [by_kind[kind].pop(0) for kind in _layer_classes() if by_kind.get(kind)]
+    ordered += [layer for rest in by_kind.values() for layer in rest]  # kept, so that the check names what is too much
     return [(name, [datasets[number] for number in sorted(datasets)]) for name, datasets in ordered]
 
 
-def _text(name: Any) -> str:
+def _decode(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _state_dict(found: FoundWeights) -> dict[str, Tensor]:
-    """What :class:`DeepDigits` loads; the shapes are checked before anything is read."""
+def _state_dict(found: LayerWeights) -> dict[str, Tensor]:
+    """The state dict of :class:`DeepDigits`; shapes are checked before a dataset is read into memory."""
     network = DeepDigits()
     expected = _keras_weights(network)
     values = []
@@ -248,8 +249,8 @@ def _state_dict(found: FoundWeights) -> dict[str, Tensor]:
     return dict(zip(network.state_dict(), values, strict=True))
 
 
-def _settings(config: dict[str, Any]) -> dict[str, float]:
-    """The arguments of :class:`DeepDigits` that the model's ``config`` tells, once all else in it is as expected."""
+def _parse_config(config: dict[str, Any]) -> dict[str, float]:
+    """The arguments of :class:`DeepDigits` in a Keras model's ``config``; all the rest of it must be as expected."""
     layers = [layer for layer in config["config"]["layers"] if layer["class_name"] != "InputLayer"]
     names = [layer["config"]["name"] for layer in layers]
     kinds = [layer["class_name"] for layer in layers]
@@ -257,16 +258,16 @@ def _settings(config: dict[str, Any]) -> dict[str, float]:
     for name, kind, expected in zip_longest(names, kinds, expected_kinds, fillvalue="nothing"):
         if kind != expected:
             raise DigitsError(f"another architecture: layer {name} is of class {kind}, expected {expected}")
-    settings = [layer["config"] | {"kernel_regularizer": _l2(layer["config"])} for layer in layers]
+    settings = [layer["config"] | {"kernel_regularizer": _l2_factor(layer["config"])} for layer in layers]
     rates = [layer["rate"] for layer in settings if "rate" in layer]
     found = {
         "conv_dropout": rates[0],
         "dense_dropout": rates[-1],
         "l2": settings[kinds.index("Dense")]["kernel_regularizer"],
     }
-    ModelConfig(**found, temperature=1.0)  # types and ranges
+    ModelConfig(**found, temperature=1.0)  # validates types and ranges
     expected_settings = [settings for _, settings in _layers(**found)]
-    if settings[-1]["activation"] == "linear":  # logits in place of probabilities
+    if settings[-1]["activation"] == "linear":  # the model returns logits instead of probabilities
         settings[-1]["activation"] = "softmax"
     for name, has, expects in zip(names, settings, expected_settings, strict=True):
         for key, value in expects.items():
@@ -275,8 +276,8 @@ def _settings(config: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-def _l2(settings: dict[str, Any]) -> float:
-    """The weight of L2 on a layer's kernel; TensorFlow keeps it in float32."""
+def _l2_factor(settings: dict[str, Any]) -> float:
+    """The L2 factor of a layer's kernel, rounded, as TensorFlow stores it in float32."""
     regularizer = settings.get("kernel_regularizer")
     return float(f"{regularizer['config']['l2']:.6g}") if regularizer else 0.0
 
@@ -284,13 +285,13 @@ def _l2(settings: dict[str, Any]) -> float:
 # ---- writing
 
 
-def _config(network: DeepDigits) -> dict[str, Any]:
-    """What Keras makes the model of."""
+def _keras_config(network: DeepDigits) -> dict[str, Any]:
+    """The configuration from which Keras rebuilds the model."""
     arguments = network.arguments()
     del arguments["temperature"]
     shape = [None, 28, 28, 1]
     layers = [{"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_input_shape": shape}}]
-    for name, (kind, settings) in zip(_names(), _layers(**arguments), strict=True):
+    for name, (kind, settings) in zip(_layer_names(), _layers(**arguments), strict=True):
         config = settings | {"name": name}
         if "kernel_regularizer" in config:
             l2 = {"module": "keras.regularizers", "class_name": "L2", "config": {"l2": config["kernel_regularizer"]}}

@@ -1,9 +1,10 @@
-"""A trained network as a folder: weights, constructor arguments and a model card, as the Hugging Face hub has them.
+"""Saves and loads trained networks: a folder in the Hugging Face hub's layout, or a single file of another format.
 
-And the way to and from its other forms, which are one file each.
+The folder holds the weights, the constructor arguments and a model card.
 """
 
 import copy
+import inspect
 import io
 import json
 import logging
@@ -17,15 +18,17 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from digits.config import ModelConfig
 from digits.errors import ConfigError, DigitsError
 from digits.exchange.card import model_card
+from digits.exchange.checkpoint import load_checkpoint
 from digits.exchange.keras_file import load_keras, save_keras
 from digits.exchange.onnx_file import save_onnx
 from digits.network import WEIGHTS, DeepDigits
 from digits.report.tables import write_json
+from digits.settings.schema import ModelConfig
 
-FILES = {"torch": (".pt",), "onnx": (".onnx",), "keras": (".keras", ".h5")}  # the formats that are one file each
+FILE_SUFFIXES = {"torch": (".pt",), "onnx": (".onnx",), "keras": (".keras", ".h5")}  # of the single-file formats
+DEFAULTS = {name: p.default for name, p in inspect.signature(DeepDigits.__init__).parameters.items() if name != "self"}
 
 
 def save_model(
@@ -35,17 +38,17 @@ def save_model(
     plots: Path | None = None,
     half: bool = False,
 ) -> None:
-    """Write ``network`` to ``folder``: `model.safetensors`, `config.json`, and with a ``summary`` the card and plots.
+    """Write ``network`` to ``folder`` as `model.safetensors` and `config.json`; with a ``summary`` also card and plots.
 
     Args:
-        folder: is made; files of an earlier model in it are replaced.
-        network: on the CPU, with the temperature that it is to keep.
+        folder: created if it does not exist; an earlier model in it is replaced.
+        network: on the CPU, at the temperature to be saved.
         summary: of the run, as `summary.json` holds it.
-        plots: folder of the run's pictures.
-        half: keep the weights in float16, which halves the file.
+        plots: folder of the run's plots.
+        half: save the weights in float16, which halves the file.
 
     Raises:
-        DigitsError: the folder holds other things than a model, or the summary is not that of a run.
+        DigitsError: the folder holds something other than a model, or the summary is not that of a run.
     """
     check_target(folder)
     pictures = sorted(plots.glob("*.png")) if summary and plots else []
@@ -58,10 +61,10 @@ def save_model(
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "plots", ignore_errors=True)
     (copy.deepcopy(network).half() if half else network).save_pretrained(folder)
-    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # which safetensors lets only its owner read
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors lets only the owner read it
     if summary is None:
         return
-    local = ("run_dir", "last_checkpoint", "status")  # of no meaning elsewhere
+    local = ("run_dir", "last_checkpoint", "status")  # mean nothing outside of the run
     write_json(folder / "summary.json", {key: value for key, value in summary.items() if key not in local})
     if pictures:
         (folder / "plots").mkdir(exist_ok=True)
@@ -71,10 +74,10 @@ def save_model(
 
 
 def check_target(folder: Path) -> None:
-    """Refuse a folder that :func:`save_model` would not write to.
+    """Raise an error if :func:`save_model` would not write to ``folder``.
 
     Raises:
-        DigitsError: it holds other things than a model.
+        DigitsError: it holds something other than a model.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.safetensors").is_file():
         raise DigitsError(f"{folder}: is not empty and holds no model that could be replaced; name another folder")
@@ -84,28 +87,28 @@ def load_model(name: str | Path | None = None) -> DeepDigits:
     """The trained network that ``name`` names, in evaluation mode on the CPU.
 
     Args:
-        name: a run's folder, a model's folder, a checkpoint (`*.ckpt`), a file of :func:`save_torch` (`*.pt`) or of
-            Keras (`*.keras`, `*.h5`), the name of a model on the Hugging Face hub ("owner/model"), or None for the
-            weights that the package carries.
+        name: a run's folder, a model's folder, a checkpoint (`*.ckpt`), a file from :func:`save_torch` (`*.pt`) or
+            from Keras (`*.keras`, `*.h5`), the name of a model on the Hugging Face hub ("owner/model"), or None for the
+            package's own weights.
 
     Raises:
-        DigitsError: there is no such model, it cannot be fetched, or it is damaged or one of another network.
+        DigitsError: the model does not exist, cannot be downloaded, is damaged, or is of another architecture.
     """
     path = WEIGHTS if name is None else Path(name).expanduser()
     if path.suffix in (".ckpt", ".pt"):
-        return _from_checkpoint(path)
+        return _load_torch_file(path)
     if path.suffix in (".keras", ".h5"):
         return load_keras(path)
     if (path / "model").is_dir():  # a run's folder
         path = path / "model"
     if path.is_dir():
-        return _from_folder(path)
+        return _load_folder(path)
     if name is None or path.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         kinds = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or owner/model"
         raise DigitsError(f"{path}: no model there; {kinds} is one")
     if path.parent.is_dir():
         raise DigitsError(f"{path}: no model there: {path.parent} has no {path.name}")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its tries are told by the one line below
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the one line below says what went wrong
     try:
         network = DeepDigits.from_pretrained(str(name))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
@@ -113,32 +116,32 @@ def load_model(name: str | Path | None = None) -> DeepDigits:
         raise DigitsError(f"{name}: no such folder here, and not to be had from the hub: {reason}") from error
     except (RuntimeError, SafetensorError, TypeError, ValueError) as error:
         raise DigitsError(f"{name}: on the hub, but not a model of this network") from error
-    return _network(network.arguments(), network.state_dict(), path)
+    return _build_network(network.arguments(), network.state_dict(), path)
 
 
 def export(name: str | Path | None, target: Path, half: bool = False, format: str = "safetensors") -> None:
-    """Write the model that ``name`` names, as :func:`load_model` takes it, in another place or another form.
+    """Copy a model to another folder, or convert it to a file of another format.
 
     Args:
-        name: the model.
-        target: a folder for "safetensors", which gets the model's card and plots too; else a file.
-        half: keep the weights in float16; only in "safetensors".
+        name: the model, as :func:`load_model` takes it.
+        target: for "safetensors" a folder, which gets the model's card and plots too; otherwise a file.
+        half: save the weights in float16; only with "safetensors".
         format: "safetensors" (:func:`save_model`), "torch" (:func:`save_torch`), "onnx"
             (:func:`~digits.exchange.onnx_file.save_onnx`) or "keras" (:func:`~digits.exchange.keras_file.save_keras`).
 
     Raises:
-        DigitsError: there is no such model, or what the format needs is not installed.
+        DigitsError: the model cannot be loaded, or a package that the format needs is not installed.
         ConfigError: ``target`` or ``half`` does not go with the format.
     """
-    if format not in ("safetensors", *FILES):
-        raise ConfigError(f"no format is called {format!r}: take safetensors, {', '.join(FILES)}")
-    suffixes = FILES.get(format, ())
+    if format not in ("safetensors", *FILE_SUFFIXES):
+        raise ConfigError(f"no format is called {format!r}: take safetensors, {', '.join(FILE_SUFFIXES)}")
+    suffixes = FILE_SUFFIXES.get(format, ())
     if half and suffixes:
         raise ConfigError(f"--half: goes with --format safetensors only, not with {format}")
     if suffixes and target.suffix not in suffixes:
         raise ConfigError(f"{target}: the name of a file of --format {format} ends in {' or '.join(suffixes)}")
-    for other in FILES:
-        if not suffixes and target.suffix in FILES[other]:
+    for other in FILE_SUFFIXES:
+        if not suffixes and target.suffix in FILE_SUFFIXES[other]:
             raise ConfigError(f"{target}: would be a folder; for a file add --format {other}")
     network = load_model(name)
     if suffixes:
@@ -153,17 +156,17 @@ def export(name: str | Path | None, target: Path, half: bool = False, format: st
 
 
 def save_torch(path: Path, network: DeepDigits) -> None:
-    """Write ``network`` for `torch.load(path, weights_only=True)`: a dict of plain numbers and tensors.
+    """Write ``network`` as a dict of plain numbers and tensors, which `torch.load(path, weights_only=True)` can read.
 
-    ``config`` has the arguments of :class:`~digits.network.DeepDigits`, ``state_dict`` its weights, float32.
+    Under ``config`` are the arguments of :class:`~digits.network.DeepDigits`, under ``state_dict`` its float32 weights.
     """
-    content = io.BytesIO()  # torch.save into a path that cannot be written raises a RuntimeError
+    content = io.BytesIO()  # for a path that is not writable torch.save raises RuntimeError, write_bytes OSError
     torch.save({"config": network.arguments(), "state_dict": dict(network.state_dict())}, content)
     path.write_bytes(content.getvalue())
 
 
 def training_data(name: str | Path | None) -> str | None:
-    """What the model was trained on, "mnist" or "mnist-5k"; None where its folder does not tell."""
+    """The dataset that a model was trained on, "mnist" or "mnist-5k"; None if its folder does not say."""
     source = WEIGHTS if name is None else Path(name).expanduser()
     for folder in (source, source / "model"):
         if summary := read_summary(folder):
@@ -172,10 +175,10 @@ def training_data(name: str | Path | None) -> str | None:
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """What `summary.json` in ``folder`` holds, of a run, a model or an evaluation; None if there is none.
+    """The content of `summary.json` in the ``folder`` of a run, a model or an evaluation; None if there is none.
 
     Raises:
-        DigitsError: it is damaged or may not be read.
+        DigitsError: it is damaged or cannot be read.
     """
     file = folder / "summary.json"
     try:
@@ -189,10 +192,10 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     return summary
 
 
-def _from_folder(path: Path) -> DeepDigits:
+def _load_folder(path: Path) -> DeepDigits:
     try:
         for name in ("config.json", "model.safetensors"):
-            (path / name).open("rb").close()  # safetensors does not tell what is missing from what may not be read
+            (path / name).open("rb").close()  # safetensors does not distinguish a missing file from an unreadable one
         arguments = json.loads((path / "config.json").read_text("utf-8"))
         weights = load_file(path / "model.safetensors")
     except FileNotFoundError as error:
@@ -201,39 +204,42 @@ def _from_folder(path: Path) -> DeepDigits:
         raise DigitsError(f"{error.filename}: may not be read") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise DigitsError(f"{path}: its config.json or model.safetensors is damaged: {error}") from error
-    return _network(arguments, weights, path)
+    return _build_network(arguments, weights, path)
 
 
-def _from_checkpoint(path: Path) -> DeepDigits:
-    """Of a file of :func:`save_torch`, or of Lightning's, where the network is a part of the classifier."""
+def _load_torch_file(path: Path) -> DeepDigits:
+    """Load a file from :func:`save_torch` or a Lightning checkpoint, where the network is a part of the classifier."""
     if not path.is_file():
         where = "; checkpoints are in runs/<name>/<time>/checkpoints/" if path.suffix == ".ckpt" else ""
         raise DigitsError(f"{path}: no such file{where}")
+    exported = path.suffix == ".pt"
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        exported = path.suffix == ".pt"
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True) if exported else load_checkpoint(path)
         arguments = checkpoint["config"] if exported else checkpoint["hyper_parameters"]["model"]
         prefix = "" if exported else "network."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    except DigitsError:
+        raise
     except OSError as error:
         raise DigitsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # torch.load raises whatever a wrong file leads it to
+    except Exception as error:  # on a wrong file torch.load may raise almost anything
         raise DigitsError(f"{path}: not a checkpoint of this project, or a damaged one") from error
-    return _network(arguments, state, path)
+    return _build_network(arguments, state, path)
 
 
-def _network(arguments: Any, weights: dict[str, torch.Tensor], path: Path) -> DeepDigits:
+def _build_network(arguments: Any, weights: dict[str, torch.Tensor], path: Path) -> DeepDigits:
     try:
+        ModelConfig(**DEFAULTS | arguments)  # types and ranges, before torch sees them
         network = DeepDigits(**arguments)
         network.load_state_dict({name: value.float() for name, value in weights.items()})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        if problem["type"] == "extra_forbidden":
+            raise DigitsError(f"{path}: a model of another network: it has {problem['loc'][0]}") from error
+        raise DigitsError(f"{path}: its {problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
     except (AttributeError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise DigitsError(f"{path}: a model of another network: {reason}") from error
-    try:
-        ModelConfig(**network.arguments())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise DigitsError(f"{path}: its {problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise DigitsError(f"{path}: its weights are damaged: some are NaN or infinite")
     return network.eval()

@@ -1,4 +1,4 @@
-"""A trained network as one ONNX file, for any runtime of that format."""
+"""Exports a trained network as a single ONNX file."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from digits.errors import DigitsError
 from digits.network import DeepDigits, to_input
 
-OPSET = 18  # what torch's exporter writes without converting; in ONNX Runtime since 1.14 (2023)
+OPSET = 18  # torch's exporter writes it without a conversion; ONNX Runtime has it since 1.14 (2023)
 
 
-class _FromPixels(nn.Module):
-    """The network with all that comes before and after it."""
+class _EndToEnd(nn.Module):
+    """The network with its preprocessing and its softmax: from pixels to logits and probabilities."""
 
     def __init__(self, network: DeepDigits) -> None:
         super().__init__()
@@ -24,22 +24,27 @@ class _FromPixels(nn.Module):
 
 
 def save_onnx(path: Path, network: DeepDigits) -> None:
-    """Write ``network``, in evaluation mode on the CPU, to the one file ``path``, weights and all.
+    """Write ``network`` to the single file ``path``, weights included.
 
-    Input ``images``: uint8 (N, 28, 28), 0 = paper, 255 = ink. Outputs: ``logits`` float32 (N, 10), and
-    ``probabilities`` float32 (N, 10) at the network's temperature. Its metadata have ``temperature`` and ``labels``.
+    The model's input is ``images``, uint8 (N, 28, 28), 0 = paper, 255 = ink. Its outputs are ``logits``, float32
+    (N, 10), and ``probabilities``, float32 (N, 10), at the network's temperature. Its metadata hold ``temperature`` and
+    ``labels``.
+
+    Args:
+        path: the file.
+        network: on the CPU, in evaluation mode.
 
     Raises:
         DigitsError: onnx or onnxscript is not installed.
     """
     try:
         import onnx
-        import onnxscript  # noqa: F401  (torch's exporter is written in it)
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
         raise DigitsError(f"--format onnx: {error.name} is not installed; pip install -e '.[onnx]'") from error
     program = torch.onnx.export(
-        _FromPixels(network).eval(),
-        (torch.zeros(2, 28, 28, dtype=torch.uint8),),  # of one image the exporter would make a constant
+        _EndToEnd(network).eval(),
+        (torch.zeros(2, 28, 28, dtype=torch.uint8),),  # with a single image the exporter would fix the batch size at 1
         dynamo=True,
         opset_version=OPSET,
         input_names=["images"],
@@ -50,9 +55,9 @@ def save_onnx(path: Path, network: DeepDigits) -> None:
     assert program is not None
     model = program.model_proto
     for part in [model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output]:
-        part.ClearField("metadata_props")  # the exporter's notes for debugging, this machine's paths among them
+        part.ClearField("metadata_props")  # debugging notes of the exporter, which contain paths of this machine
     model.doc_string = "DeepDigits: images uint8 (N, 28, 28) of one digit each, 0 = paper, 255 = ink, as MNIST has them"
-    labels = ",".join(str(digit) for digit in range(network.classes))
+    labels = ",".join(str(digit) for digit in range(10))
     onnx.helper.set_model_props(
         model, {"name": "DeepDigits", "temperature": f"{network.temperature}", "labels": labels}
     )

@@ -1,0 +1,1 @@
+"""Pictures to digits: opened, cleaned of shadows and lines, segmented, classified, printed."""

@@ -1,4 +1,4 @@
-"""Pictures of any kind, from files, Pillow or NumPy, as grey levels."""
+"""Pictures of any kind, from files, Pillow or NumPy, opened as grey levels."""
 
 import contextlib
 import io
@@ -13,27 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
+from digits.data.mnist_image import Gray
 from digits.errors import DigitsError
-from digits.reading.gray import array_levels, gray_levels
-from digits.reading.ink import Gray
+from digits.reading.grayscale import array_to_uint8, image_to_gray
 
 PictureLike: TypeAlias = "str | Path | BinaryIO | Image.Image | NDArray[Any]"
 Size: TypeAlias = tuple[int, int]  # width and height in pixels
 
-SUFFIXES = frozenset([
+PICTURE_SUFFIXES = frozenset([  # of files that are looked for in folders; those named one by one may have any
     ".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff",
     ".webp",
 ])  # fmt: skip
-MOST_PIXELS = 100_000_000  # of what is decoded: 400 MB as RGB
-MOST_PIXELS_WHOLE = 50_000_000  # where the decoder keeps several copies; phones make HEIC of 48 million
-BIG = 20_000_000  # pixels, from which on pictures are decoded one at a time
-MOST_BYTES = 300_000_000  # of a file that comes through a pipe
+MAX_PIXELS = 100_000_000  # of a decoded picture: 400 MB as RGB
+MAX_PIXELS_MULTI_COPY = 50_000_000  # where the decoder keeps several copies; phones write HEIC of 48 million pixels
+BIG_PICTURE_PIXELS = 20_000_000  # larger pictures are decoded one at a time
+MAX_STREAM_BYTES = 300_000_000  # of a file that comes through a pipe
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # EPS, say, would start Ghostscript
-_WHOLE = {"WEBP", "AVIF", "HEIF"}
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # brands in a file's first box
-_ORIENTATION = 0x0112  # the EXIF tag
-_UPRIGHT: dict[Any, Callable[[Gray], Gray]] = {  # by the orientation that EXIF tells
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # not EPS, for one, which starts Ghostscript
+_MULTI_COPY_FORMATS = {"WEBP", "AVIF", "HEIF"}  # whose decoders keep several copies of the picture
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")  # in the first box of a HEIC file
+_EXIF_ORIENTATION = 0x0112  # the number of the tag
+_TRANSPOSE: dict[Any, Callable[[Gray], Gray]] = {  # what turns a picture upright, by its EXIF orientation
     2: np.fliplr,
     3: lambda gray: np.rot90(gray, 2),
     4: np.flipud,
@@ -42,11 +42,11 @@ _UPRIGHT: dict[Any, Callable[[Gray], Gray]] = {  # by the orientation that EXIF 
     7: lambda gray: np.rot90(gray, 2).T,
     8: np.rot90,
 }
-_LYING = {5, 6, 7, 8}  # width and height change places
+_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations with width and height swapped
 _warnings_lock = threading.Lock()
 _load_lock = threading.Lock()
-_big_lock = threading.Lock()  # threads decode one big picture at a time, or each would need the memory for one
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # or Pillow's log of odd files would reach the terminal
+_big_lock = threading.Lock()  # held by the one thread that decodes a big picture, to limit the memory needed
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what Pillow logs of odd files reaches the terminal
 
 
 def open_picture(source: PictureLike, longest: int, colours: bool = False) -> tuple[Gray, Size]:
@@ -57,20 +57,20 @@ def open_picture(source: PictureLike, longest: int, colours: bool = False) -> tu
             first frame), PPM, AVIF, or HEIC where pillow-heif is installed; they are turned as their EXIF data says.
             Arrays are (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA. Booleans: True is white. uint8: 0 to 255.
             Other integers: 0 to 255, or, if one is above, to the next power of two less 1 (1,023, 4,095, 65,535 ...).
-            Floats: 0 to 1, or, if one is above 1.1, as integers; what resampling has put outside, by up to a tenth of
-            the range, is cut. The same goes for files of 16 bits and of floats.
+            Floats: 0 to 1, or, if one is above 1.1, as integers; values outside by up to a tenth of the range, as
+            resampling makes them, are clipped. The same goes for files of 16 bits and of floats.
         longest: pixels, at least 1; smaller pictures stay as they are, larger ones are reduced by averaging areas.
-        colours: whether grey may be, where brightness shows little, the mixture of red, green and blue that has the
-            most contrast; else it is brightness.
+        colours: whether the grey levels may be the mixture of red, green and blue that has the most contrast, if
+            brightness has much less. By default they are brightness.
 
     Returns:
-        uint8 (H, W), and the width and height of ``source`` when upright, in its own pixels. What is transparent is
-        white if what is visible is dark, and else black; but where a picture's greater part is visible, with light and
-        dark of its own, it is as bright as most of that.
+        The grey levels, uint8 (H, W), and the width and height of the upright ``source`` in its own pixels. Transparent
+        pixels become white if the visible ones are dark, and else black; but if most of the picture is visible and has
+        light and dark of its own, such as a sheet that was cut out, they become as bright as its median.
 
     Raises:
-        DigitsError: one line that names the file: there is none, it may not be read, is no picture, is truncated or too
-            big; or the array's shape, type or values are not a picture's.
+        DigitsError: in one line that names the file: it is missing, not readable, no picture, truncated or too big; or
+            the array's shape, type or values cannot be a picture's.
     """
     with _named_errors(source):
         if isinstance(source, str | Path):
@@ -79,31 +79,31 @@ def open_picture(source: PictureLike, longest: int, colours: bool = False) -> tu
         if isinstance(source, np.ndarray):
             return _from_image(_from_array(source), longest, colours)
         if isinstance(source, Image.Image):
-            with _load_lock, _damage():  # Pillow reads the file now, and not for two threads at once
+            with _load_lock, _pillow_errors():  # it may read its file only now, which two threads must not do at once
                 source.load()
             return _from_image(source, longest, colours)
         if hasattr(source, "read"):
-            return _from_file(cast(BinaryIO, reopenable(source)), longest, colours)
+            return _from_file(cast(BinaryIO, make_seekable(source)), longest, colours)
         raise DigitsError("a picture is a path, a binary file, a Pillow image or a NumPy array")
 
 
-def reopenable(source: PictureLike) -> PictureLike:
-    """``source``, or if it is a pipe what it holds, so that :func:`open_picture` can open it again.
+def make_seekable(source: PictureLike) -> PictureLike:
+    """``source``, or, if it is a pipe, its content in memory, so that :func:`open_picture` can open it repeatedly.
 
     Raises:
-        DigitsError: it cannot be read, or is more than ``MOST_BYTES``.
+        DigitsError: it cannot be read, or holds more than ``MAX_STREAM_BYTES``.
     """
     if not hasattr(source, "read"):
         return source
     with _named_errors(source):
         if hasattr(source, "seekable") and source.seekable():
             return source
-        return whole_stream(cast(BinaryIO, source))
+        return read_stream(cast(BinaryIO, source))
 
 
 @contextlib.contextmanager
 def _named_errors(source: PictureLike) -> Iterator[None]:
-    """What is wrong with ``source`` as a DigitsError that names it."""
+    """Turns whatever goes wrong while ``source`` is opened into a DigitsError that names it."""
     name = _name(source)
     try:
         yield
@@ -117,16 +117,16 @@ def _named_errors(source: PictureLike) -> Iterator[None]:
         raise DigitsError(f"{name}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def whole_stream(file: BinaryIO, name: str = "") -> io.BytesIO:
-    """What ``file``, a pipe say, still holds, as a file that can be read again; ``name`` is what errors call it.
+def read_stream(file: BinaryIO, name: str = "") -> io.BytesIO:
+    """What is left in ``file``, such as a pipe, as a file in memory; ``name`` is what errors call it.
 
     Raises:
-        DigitsError: it is more than ``MOST_BYTES``.
+        DigitsError: it is more than ``MAX_STREAM_BYTES``.
     """
-    content = io.BytesIO(file.read(MOST_BYTES + 1))
+    content = io.BytesIO(file.read(MAX_STREAM_BYTES + 1))
     content.name = name
-    if content.getbuffer().nbytes > MOST_BYTES:
-        raise DigitsError(f"{name + ': ' if name else ''}more than {MOST_BYTES // 1_000_000} MB")
+    if content.getbuffer().nbytes > MAX_STREAM_BYTES:
+        raise DigitsError(f"{name + ': ' if name else ''}more than {MAX_STREAM_BYTES // 1_000_000} MB")
     return content
 
 
@@ -145,16 +145,16 @@ def _name(source: object) -> str:
 
 
 def _from_file(file: BinaryIO, longest: int, colours: bool) -> tuple[Gray, Size]:
-    with _damage(), opened(file) as image:
-        whole = image.size
+    with _pillow_errors(), open_image(file) as image:
+        full_size = image.size
         if isinstance(image, JpegImagePlugin.JpegImageFile):
-            _draft(image, longest, colours)
-        return _from_image(image, longest, colours, whole)
+            _reduce_while_decoding(image, longest, colours)
+        return _from_image(image, longest, colours, full_size)
 
 
 @contextlib.contextmanager
-def _damage() -> Iterator[None]:
-    """What Pillow raises where a file is damaged, or none of its own, as a DigitsError."""
+def _pillow_errors() -> Iterator[None]:
+    """Turns whatever Pillow raises on a damaged or unknown file into a DigitsError."""
     try:
         yield
     except (DigitsError, MemoryError):
@@ -162,20 +162,20 @@ def _damage() -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise DigitsError("is no picture that can be read (PNG, JPEG, WebP, TIFF, BMP, GIF)") from error
     except Image.DecompressionBombError as error:
-        raise _too_big(MOST_PIXELS) from error
-    except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        raise _too_big(MAX_PIXELS) from error
+    except Exception as error:  # on a damaged file Pillow may raise anything
         if "truncated" in str(error).lower() or isinstance(error, EOFError):
             raise DigitsError("is truncated: the rest of the file is missing") from error
         raise DigitsError(f"is damaged or cut short: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
-def opened(file: BinaryIO) -> Image.Image:
-    """The picture in ``file`` from its beginning on, of which Pillow has read the head only: its format and size.
+def open_image(file: BinaryIO) -> Image.Image:
+    """The picture in ``file``, from the file's beginning; Pillow has read only its header, with its format and size.
 
     Raises:
-        DigitsError: it is empty, or HEIC where pillow-heif is not installed.
+        DigitsError: the file is empty, or is HEIC where pillow-heif is not installed.
         UnidentifiedImageError: it is no picture.
-        Exception: whatever else a damaged one leads Pillow to.
+        Exception: anything that Pillow raises on a damaged file.
     """
     file.seek(0)
     head = file.read(64)
@@ -183,17 +183,17 @@ def opened(file: BinaryIO) -> Image.Image:
     if not head:
         raise DigitsError("is empty")
     formats = [*_FORMATS]
-    if head[4:8] == b"ftyp" and any(brand in head for brand in _HEIC):
+    if head[4:8] == b"ftyp" and any(brand in head for brand in _HEIC_BRANDS):
         try:
             import pillow_heif
         except ImportError as error:
             raise DigitsError("is HEIC: pillow-heif is not installed; pip install -e '.[heic]'") from error
         pillow_heif.register_heif_opener()
         formats = ["HEIF"]
-    with _quiet():
+    with _no_pillow_warnings():
         try:
             return Image.open(file, formats=formats)
-        except Image.DecompressionBombError:  # Pillow's limit is for what is decoded whole, which JPEG is not
+        except Image.DecompressionBombError:  # of a JPEG too, which need not be decoded at its full size
             file.seek(0)
             try:
                 return JpegImagePlugin.JpegImageFile(file)
@@ -202,8 +202,8 @@ def opened(file: BinaryIO) -> Image.Image:
             raise
 
 
-def _draft(image: JpegImagePlugin.JpegImageFile, longest: int, colours: bool) -> None:
-    """Have the decoder reduce by 2, 4 or 8, as far as ``longest`` pixels remain, and leave out colours if it may."""
+def _reduce_while_decoding(image: JpegImagePlugin.JpegImageFile, longest: int, colours: bool) -> None:
+    """Let the decoder reduce ``image`` by 2, 4 or 8, to no less than ``longest`` pixels, and to grey if possible."""
     if image.info.get("progressive"):  # the decoder keeps all coefficients, however much it reduces
         _check_size(image)
     factor = max((factor for factor in (2, 4, 8) if max(image.size) >= factor * longest), default=1)
@@ -212,8 +212,8 @@ def _draft(image: JpegImagePlugin.JpegImageFile, longest: int, colours: bool) ->
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Pillow's warnings of odd files kept from the terminal; one thread at a time, as Python's filters are shared."""
+def _no_pillow_warnings() -> Iterator[None]:
+    """Silences Pillow's warnings of odd files, for one thread at a time, as Python's warning filters are global."""
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -222,37 +222,37 @@ def _quiet() -> Iterator[None]:
 # ---- images
 
 
-def _from_image(image: Image.Image, longest: int, colours: bool, whole: Size | None = None) -> tuple[Gray, Size]:
-    """As :func:`open_picture`; ``whole`` is the size before the decoder reduced it."""
-    width, height = whole or image.size
+def _from_image(image: Image.Image, longest: int, colours: bool, full_size: Size | None = None) -> tuple[Gray, Size]:
+    """As :func:`open_picture`; ``full_size`` is that of a picture which the decoder reduces."""
+    width, height = full_size or image.size
     _check_size(image)
-    with _big_lock if image.width * image.height > BIG else contextlib.nullcontext():
-        if image.format == "TIFF":  # reads tags, of which Pillow may warn, with the pixels
-            with _quiet():
+    with _big_lock if image.width * image.height > BIG_PICTURE_PIXELS else contextlib.nullcontext():
+        if image.format == "TIFF":  # loading its pixels also reads tags, of which Pillow may warn
+            with _no_pillow_warnings():
                 image.load()
-        gray = gray_levels(image, longest, colours)
-    with _quiet():
+        gray = image_to_gray(image, longest, colours)
+    with _no_pillow_warnings():
         try:
-            orientation = image.getexif().get(_ORIENTATION)
-        except Exception:  # broken EXIF data makes no picture unreadable
+            orientation = image.getexif().get(_EXIF_ORIENTATION)
+        except Exception:  # a picture with broken EXIF data can still be read
             orientation = None
-    if orientation in _UPRIGHT:
-        gray = np.ascontiguousarray(_UPRIGHT[orientation](gray))
-        if orientation in _LYING:
+    if orientation in _TRANSPOSE:
+        gray = np.ascontiguousarray(_TRANSPOSE[orientation](gray))
+        if orientation in _SIDEWAYS:
             width, height = height, width
     return gray, (width, height)
 
 
 def _check_size(image: Image.Image) -> None:
-    most = MOST_PIXELS_WHOLE if image.format in _WHOLE else MOST_PIXELS
+    limit = MAX_PIXELS_MULTI_COPY if image.format in _MULTI_COPY_FORMATS else MAX_PIXELS
     if not image.width or not image.height:
         raise DigitsError("has no pixels")
-    if image.width * image.height > most:
-        raise _too_big(most, f"{image.width:,} x {image.height:,} pixels, ")
+    if image.width * image.height > limit:
+        raise _too_big(limit, f"{image.width:,} x {image.height:,} pixels, ")
 
 
-def _too_big(most: int, size: str = "") -> DigitsError:
-    return DigitsError(f"is too big to be decoded: {size}more than {most // 1_000_000} million")
+def _too_big(limit: int, size: str = "") -> DigitsError:
+    return DigitsError(f"is too big to be decoded: {size}more than {limit // 1_000_000} million")
 
 
 # ---- arrays
@@ -265,12 +265,12 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         raise DigitsError(f"has no pixels: its shape is {array.shape}")
     if array.dtype.kind not in "buif":
         raise DigitsError(f"is of type {array.dtype}; a picture's is bool, an integer or a float")
-    if array.shape[0] * array.shape[1] > MOST_PIXELS:
-        raise _too_big(MOST_PIXELS, f"{array.shape[1]:,} x {array.shape[0]:,} pixels, ")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise _too_big(MAX_PIXELS, f"{array.shape[1]:,} x {array.shape[0]:,} pixels, ")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.dtype == bool:
         array = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype != np.uint8:
-        array = array_levels(array)
+        array = array_to_uint8(array)
     return Image.fromarray(array)

@@ -1,6 +1,6 @@
-"""Every picture of a run is drawn here: each function writes one PNG, 1,000 pixels wide, and opens no window.
+"""The plots of a run: each function writes PNG files, 1,000 pixels wide, and opens no window.
 
-Colours are Okabe and Ito's, which the colour-blind can tell apart; none is the only sign of anything.
+Colours are those of Okabe and Ito, which colour-blind people can tell apart; nothing is told by colour alone.
 """
 
 import io
@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from digits.data.source import WRONGLY_LABELLED
+from digits.data.mnist import WRONGLY_LABELLED
 from digits.report.tables import DATASETS, per_digit, replace_file
 
 History = list[dict[str, float]]
-WIDTH, DPI = 8.0, 125  # inches, and dots an inch
-GREEN, RED = "#007A59", "#BF4000"  # their bluish green and vermilion, darker: small text on white
+WIDTH, DPI = 8.0, 125  # inches, dots per inch
+GREEN, RED = "#007A59", "#BF4000"  # the palette's bluish green and vermilion, darkened for small text on white
 SPLITS = (  # key in the history, name in the legend, colour, marker
     ("train", "training", "#0072B2", "o"),
     ("val", "validation", "#E69F00", "s"),
@@ -39,13 +39,13 @@ def draw_all(
     """Write accuracy.png, loss.png, confusion.png, ten_digits.png and mistakes.png to ``folder``.
 
     Args:
-        folder: where to write; made when missing.
-        dataset: "mnist", "mnist-5k" or another name; every title says which.
-        history: one row an epoch, see ``draw_curves``; None: no curves.
+        folder: where to write; created if it does not exist.
+        dataset: "mnist", "mnist-5k" or another name, which every title shows.
+        history: one row per epoch, see ``draw_curves``; None for no curves.
         images: test images, (N, 28, 28) or (N, 1, 28, 28): integers 0 to 255 or floats 0 to 1, high = ink.
         labels: true digits (N,), integers 0 to 9.
         probabilities: softmax of the logits, (N, 10).
-        predicted: the digits that were read (N,), -1 where it was not one digit; by default the likeliest ones.
+        predicted: predicted digits (N,), -1 where not exactly one was read; by default the most probable ones.
     """
     predicted = np.asarray(probabilities).argmax(axis=1) if predicted is None else predicted
     if history is not None:
@@ -58,12 +58,12 @@ def draw_all(
 def draw_curves(history: History, dataset: str, folder: Path) -> None:
     """Write accuracy.png and loss.png to ``folder``: training and validation by epoch.
 
-    A row of ``history`` is an epoch: ``epoch`` (from 1) and, as far as they are known, ``loss`` and
-    ``sparse_accuracy`` (in [0, 1]) under ``train/``, ``val/`` or ``test_each_epoch/``. What is missing, None or not
-    finite becomes a gap.
+    Each row of ``history`` is an epoch: ``epoch`` (from 1) and, as far as they are known, ``loss`` and
+    ``sparse_accuracy`` (in [0, 1]), prefixed by ``train/``, ``val/`` or ``test_each_epoch/``. A value that is missing,
+    None or not finite becomes a gap.
     """
     epochs = [row.get("epoch") or number for number, row in enumerate(history, start=1)]
-    size = 4 if len(history) <= 30 else 2.5  # points of a marker
+    marker_size = 4 if len(history) <= 30 else 2.5
     for name, metric, scale, unit in (("accuracy", "sparse_accuracy", 100, " (%)"), ("loss", "loss", 1, "")):
         figure = _figure(f"{name.capitalize()} by epoch", dataset, height=5)
         axes = figure.subplots()
@@ -73,12 +73,12 @@ def draw_curves(history: History, dataset: str, folder: Path) -> None:
             y = scale * np.array([row.get(f"{split}/{metric}") for row in history], dtype=float)  # None becomes NaN
             if (known := y[np.isfinite(y)]).size:
                 end = f"{label}: {known[-1]:.2f}% at the end" if unit else f"{label}: {known[-1]:.4f} at the end"
-                axes.plot(epochs, y, color=colour, marker=marker, markersize=size, label=end)
+                axes.plot(epochs, y, color=colour, marker=marker, markersize=marker_size, label=end)
                 drawn.append(known)
         if drawn:
             values = np.concatenate(drawn)
             if unit:
-                _zoom(axes, values, ends=[known[-1] for known in drawn])
+                _cut_off_lowest(axes, values, ends=[known[-1] for known in drawn])
             elif values.min() > 0 and values.max() > 10 * values.min():
                 axes.set_yscale("log")
                 axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -95,7 +95,7 @@ def draw_curves(history: History, dataset: str, folder: Path) -> None:
 def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: Path) -> None:
     """Write the confusion matrix to ``path``: true digits (N,) down, predicted digits (N,) across.
 
-    Where ``predicted`` is -1, not one digit was read: the image is in no column, and in the row's share.
+    Where ``predicted`` is -1, not exactly one digit was read: the image is in no column, but counts in its row's share.
     """
     labels, predicted = np.asarray(labels, dtype=int), np.asarray(predicted, dtype=int)
     counts = np.zeros((10, 10), dtype=int)
@@ -103,8 +103,8 @@ def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: 
     mistakes = np.ma.masked_array(counts, mask=np.eye(10, dtype=bool))
     figure = _figure(f"Confusion matrix: {counts.trace():,} of {len(labels):,} test images read correctly", dataset, 7)
     axes = figure.subplots()
-    colours = colormaps["Oranges"].with_extremes(bad="#dce9f2")  # the diagonal's thousands would drown the mistakes
-    axes.imshow(mistakes, cmap=colours, vmin=0, vmax=max(1.5 * mistakes.max(), 5))  # 1.5: black stays legible
+    colours = colormaps["Oranges"].with_extremes(bad="#dce9f2")  # the diagonal: its counts would dwarf the mistakes
+    axes.imshow(mistakes, cmap=colours, vmin=0, vmax=max(1.5 * mistakes.max(), 5))  # 1.5 keeps black text legible
     for (row, column), count in np.ndenumerate(counts):
         axes.text(column, row, f"{count:,}" if count else "·", ha="center", va="center")
     axes.set(xlabel="predicted digit", ylabel="true digit", xticks=range(10), yticks=range(10))
@@ -118,14 +118,14 @@ def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: 
 
 
 def draw_ten(images: ArrayLike, labels: ArrayLike, predicted: ArrayLike, dataset: str, path: Path) -> None:
-    """Write the first ten test digits to ``path``, with true and predicted label: green where right, red where wrong.
+    """Write the first ten test digits to ``path`` with true and predicted label, green if right and red if wrong.
 
-    Arguments as in ``draw_all``; where there are fewer than ten images, fewer are drawn.
+    Arguments as in ``draw_all``; if there are fewer than ten images, all are drawn.
     """
     pairs = list(zip(np.asarray(labels)[:10], np.asarray(predicted)[:10], strict=True))
-    captions = [f"true {true}, read {_read(guess)} {'✓' if true == guess else '✗'}" for true, guess in pairs]
+    captions = [f"true {true}, read {_digit_text(guess)} {'✓' if true == guess else '✗'}" for true, guess in pairs]
     colours = [GREEN if true == guess else RED for true, guess in pairs]
-    _gallery("Ten test digits", dataset, path, np.asarray(images)[:10], captions, colours, columns=5)
+    _draw_gallery("Ten test digits", dataset, path, np.asarray(images)[:10], captions, colours, columns=5)
 
 
 def draw_mistakes(
@@ -138,31 +138,32 @@ def draw_mistakes(
 ) -> None:
     """Write the most confident mistakes to ``path``, up to 40: true, predicted, confidence, index in the test set.
 
-    An asterisk marks those of MNIST whose label is known to be wrong. Arguments as in ``draw_all``; where there are
-    none, the picture says so.
+    An asterisk marks images of MNIST whose label is known to be wrong. Arguments as in ``draw_all``; if there are no
+    mistakes, the plot says so.
     """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     predicted = probabilities.argmax(axis=1) if predicted is None else np.asarray(predicted)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:40]
-    doubtful = set(WRONGLY_LABELLED) if dataset == "mnist" else set()
+    mislabelled = set(WRONGLY_LABELLED) if dataset == "mnist" else set()
     captions = [
-        f"{labels[i]}{'*' if i in doubtful else ''} read as {_read(predicted[i])}\n{confidence[i]:.1%} #{i}"
+        f"{labels[i]}{'*' if i in mislabelled else ''} read as {_digit_text(predicted[i])}\n{confidence[i]:.1%} #{i}"
         for i in shown
     ]
     title = f"Mistakes: {len(wrong) or 'none'} in {len(labels):,} test images"
     if len(wrong) > len(shown):
         title = f"The {len(shown)} most confident of {len(wrong):,} mistakes in {len(labels):,} test images"
-    if doubtful.intersection(shown.tolist()):
+    if mislabelled.intersection(shown.tolist()):
         title += " (*: the label is known to be wrong)"
-    _gallery(title, dataset, path, np.asarray(images)[shown], captions, [RED] * len(shown), columns=8)
+    _draw_gallery(title, dataset, path, np.asarray(images)[shown], captions, [RED] * len(shown), columns=8)
 
 
 def draw_robustness(rows: list[dict[str, str | float | int]], dataset: str, path: Path) -> None:
-    """Write the share of errors by kind and size of corruption to ``path``.
+    """Write the error rate by kind and size of corruption to ``path``.
 
-    ``rows`` are those of :func:`digits.robustness.robustness`; the first, of the images as they are, is a dashed line.
+    ``rows`` are those of :func:`digits.evaluation.robustness.robustness`; the first one, of unchanged images, becomes a
+    dashed line.
     """
     names = list(dict.fromkeys(str(row["corruption"]) for row in rows[1:]))
     columns = 3
@@ -187,32 +188,32 @@ def draw_robustness(rows: list[dict[str, str | float | int]], dataset: str, path
     _save(figure, path)
 
 
-def _read(digit: int) -> str:
-    """``digit`` as captions have it; -1 stands for what was not read as one digit."""
+def _digit_text(digit: int) -> str:
+    """``digit`` for a caption; a dash for -1, which means that not exactly one digit was read."""
     return f"{digit}" if digit >= 0 else "–"
 
 
-def _gallery(
+def _draw_gallery(
     title: str, dataset: str, path: Path, images: ArrayLike, captions: list[str], colours: list[str], columns: int
 ) -> None:
     images = np.asarray(images)
     rows = math.ceil(len(captions) / columns)
-    size = 11 if columns < 8 else 8  # points of a caption
-    figure = _figure(title, dataset, height=0.65 + rows * (WIDTH / columns + 0.025 * size))
+    font_size = 11 if columns < 8 else 8
+    figure = _figure(title, dataset, height=0.65 + rows * (WIDTH / columns + 0.025 * font_size))
     cells = list(figure.subplots(rows, columns, squeeze=False).flat) if rows else []
     for axes in cells[len(images) :]:  # the last row may not be full
         axes.axis("off")
     ceiling = 255 if np.issubdtype(images.dtype, np.integer) else 1
     for axes, image, caption, colour in zip(cells, images, captions, colours, strict=False):
         axes.imshow(image.reshape(image.shape[-2:]), cmap="gray_r", vmin=0, vmax=ceiling)
-        axes.set_title(caption, color=colour, fontsize=size, pad=3)
+        axes.set_title(caption, color=colour, fontsize=font_size, pad=3)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("#cccccc")
     _save(figure, path)
 
 
-def _zoom(axes: Axes, values: NDArray[np.float64], ends: list[float]) -> None:
-    """Accuracies from the lower quantile up, so that 99.x % is legible; the points below are counted, not drawn."""
+def _cut_off_lowest(axes: Axes, values: NDArray[np.float64], ends: list[float]) -> None:
+    """Cut off the lowest accuracies, so that 99.x % is legible; the label says how many points are not shown."""
     low, high = min(np.quantile(values, 0.15), *ends), values.max()
     margin = max(0.08 * (high - low), 0.05)
     axes.set_ylim(low - margin, min(high + margin, 100 + margin / 2))
@@ -221,7 +222,7 @@ def _zoom(axes: Axes, values: NDArray[np.float64], ends: list[float]) -> None:
 
 
 def _figure(title: str, dataset: str, height: float) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")  # its own Agg canvas, no pyplot
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")  # without pyplot, so without a window
     figure.suptitle(f"{title}\n{DATASETS.get(dataset, dataset)}")
     return figure
 

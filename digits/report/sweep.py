@@ -1,4 +1,4 @@
-"""The table of a sweep (``train.py -m``): one row a job, read from the files that its jobs left behind."""
+"""The table of a sweep (``train.py -m``): one row per job, read from the files that the jobs wrote."""
 
 import csv
 import io
@@ -20,10 +20,10 @@ from rich.text import Text
 
 from digits.report.tables import DATASETS, duration, one_line, replace_file
 
-VALIDATION = "val/sparse_accuracy"
-RESULTS = ("dataset", VALIDATION, "test/sparse_accuracy", "test/errors", "seconds", "status", "error")
-COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # heading on the terminal: key of a row, how it is shown
-    "val": (VALIDATION, "{:.2%}".format),
+VAL_ACCURACY = "val/sparse_accuracy"
+RESULTS = ("dataset", VAL_ACCURACY, "test/sparse_accuracy", "test/errors", "seconds", "status", "error")
+COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # heading: key in a row, how to format it
+    "val": (VAL_ACCURACY, "{:.2%}".format),
     "test": ("test/sparse_accuracy", "{:.2%}".format),
     "errors": ("test/errors", "{:,}".format),
     "time": ("seconds", duration),
@@ -32,21 +32,21 @@ COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {  # heading on the termi
 
 
 def collect(sweep_dir: Path) -> list[dict[str, Any]]:
-    """One row a job of the sweep in ``sweep_dir``: best validation accuracy first, jobs that did not complete last.
+    """One row per job of the sweep in ``sweep_dir``: best validation accuracy first, jobs that did not complete last.
 
-    Jobs without a validation accuracy stand in the order of their numbers. Each row has the same keys: ``job`` (the
-    folder, relative to ``sweep_dir``), one for every override of any job (its text, or None), and ``RESULTS``.
+    Jobs without a validation accuracy are sorted by number. All rows have the same keys: ``job`` (its folder in
+    ``sweep_dir``), one for each override of any job (its text, or None), and ``RESULTS``.
     """
     folders = {found.parent for found in sweep_dir.rglob(".hydra")} - {sweep_dir}
     folders |= {found for found in sweep_dir.glob("[0-9]*") if found.is_dir() and not [*found.rglob(".hydra")]}
-    rows = [_read_job(sweep_dir, folder) for folder in sorted(folders, key=lambda folder: _natural(str(folder)))]
+    rows = [_read_job(sweep_dir, folder) for folder in sorted(folders, key=lambda folder: _natural_key(str(folder)))]
     overrides = dict.fromkeys(key for row in rows for key in row if key not in ("job", *RESULTS))
     rows = [{key: row.get(key) for key in ("job", *overrides, *RESULTS)} for row in rows]
-    return sorted(rows, key=lambda row: (row["status"] != "completed", -(row[VALIDATION] or 0)))  # stable
+    return sorted(rows, key=lambda row: (row["status"] != "completed", -(row[VAL_ACCURACY] or 0)))  # stable
 
 
 def report_sweep(sweep_dir: Path, console: Console | None = None) -> int:
-    """Print the table of the sweep, write it to ``sweep.csv`` in ``sweep_dir``; returns how many did not complete."""
+    """Print a sweep's table and write it to `sweep.csv` in ``sweep_dir``; returns how many jobs did not complete."""
     console = console or Console()
     rows = collect(sweep_dir)
     if not rows:
@@ -54,9 +54,9 @@ def report_sweep(sweep_dir: Path, console: Console | None = None) -> int:
         return 0
     overrides = {key: [row[key] or "" for row in rows] for key in rows[0] if key not in ("job", *RESULTS)}
     varied = {key: cells for key, cells in overrides.items() if len({*cells} - {""}) > 1}
-    last = {key: re.split(r"[./]", key)[-1] for key in varied}
-    taken = Counter([*last.values(), "job", *COLUMNS])
-    swept = {last[key] if taken[last[key]] == 1 else key: cells for key, cells in varied.items()}
+    short_names = {key: re.split(r"[./]", key)[-1] for key in varied}
+    uses = Counter([*short_names.values(), "job", *COLUMNS])
+    swept = {short_names[key] if uses[short_names[key]] == 1 else key: cells for key, cells in varied.items()}
     columns = {"job": [row["job"] for row in rows], **swept}
     for name, (key, show) in COLUMNS.items():
         columns[name] = ["" if row[key] is None else show(row[key]) for row in rows]
@@ -67,14 +67,14 @@ def report_sweep(sweep_dir: Path, console: Console | None = None) -> int:
     for name in columns:
         fixed = name in COLUMNS
         table.add_column(Text(name), overflow="fold", no_wrap=fixed, justify="right" if fixed else "left")
-    for row, *cells in zip(rows, *columns.values(), strict=True):  # Text: "[1,2]" is not markup
+    for row, *cells in zip(rows, *columns.values(), strict=True):  # as Text, since Rich would take "[1,2]" for markup
         table.add_row(*map(Text, cells), style="" if row["status"] == "completed" else "red")
     console.print(table)
-    same = [f"{key}={max(cells)}" for key, cells in overrides.items() if key not in varied]  # max: not the empty one
-    console.print(Text(f"All jobs: {' '.join(same)}" if same else ""))
-    if list(varied) == ["seed"] and (spread := _spread(rows)):
+    common = [f"{key}={max(cells)}" for key, cells in overrides.items() if key not in varied]  # max: skips empty cells
+    console.print(Text(f"All jobs: {' '.join(common)}" if common else ""))
+    if list(varied) == ["seed"] and (spread := _seed_statistics(rows)):
         console.print(Text(spread))
-    for row in filter(lambda row: row["error"], rows):  # below the table, where a long reason has the whole width
+    for row in filter(lambda row: row["error"], rows):  # below the table, as a long reason needs the whole width
         console.print(Text(f"Job {row['job']} {row['status']}: {row['error']}", style="red"))
     if any(row["dataset"] == "mnist-5k" for row in rows):
         console.print(Text(f"*** {DATASETS['mnist-5k']} ***", style="bold yellow"))
@@ -88,23 +88,24 @@ def report_sweep(sweep_dir: Path, console: Console | None = None) -> int:
 
 
 class SweepTable(Callback):
-    """Hydra callback: the table at the end of a sweep, whichever launcher ran its jobs: it reads files only."""
+    """Hydra callback that prints the table after a sweep; it only reads files, so it works with any launcher."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Raise SystemExit(2) where an earlier sweep's jobs lie in the folder: the table would count them too."""
+        """Raise SystemExit(2) if the folder has jobs of an earlier sweep, as the table would count them too."""
         folder = Path(config.hydra.sweep.dir)
         if any(folder.rglob(".hydra")):
-            print(f"train.py: hydra.sweep.dir={folder}: holds runs of an earlier sweep; name another", file=sys.stderr)
+            reason = "holds runs of an earlier sweep; name another"
+            print(f"{sys.argv[0]}: hydra.sweep.dir={folder}: {reason}", file=sys.stderr)
             raise SystemExit(2)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report the sweep in ``config.hydra.sweep.dir``; raises SystemExit(1) when a job did not complete."""
         if report_sweep(Path(config.hydra.sweep.dir)):
-            raise SystemExit(1)  # Hydra turns any Exception of a callback into a warning; SystemExit it lets through
+            raise SystemExit(1)  # not an Exception, which Hydra would turn into a warning
 
 
-def _spread(rows: list[dict[str, Any]]) -> str:
-    """Mean and standard deviation over jobs that differ by the seed alone; nothing for less than two."""
+def _seed_statistics(rows: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over the completed jobs if only their seeds differ; empty for fewer than two jobs."""
     done = [row for row in rows if row["status"] == "completed" and row["test/errors"] is not None]
     if len(done) < 2:
         return ""
@@ -133,5 +134,5 @@ def _read_job(sweep_dir: Path, folder: Path) -> dict[str, Any]:
     return job | results | {"status": results["status"] or "failed", "error": reason}
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural_key(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -1,4 +1,4 @@
-"""The numbers of a run: digit by digit, on the terminal, and as JSON."""
+"""The figures of a run, printed as tables and written as JSON."""
 
 import json
 import math
@@ -19,10 +19,10 @@ DATASETS = {"mnist": "MNIST", "mnist-5k": "mnist-5k: the 5,000 embedded digits, 
 
 
 def per_digit(labels: ArrayLike, predicted: ArrayLike) -> list[dict[str, float | int]]:
-    """One row a digit, 0 to 9: ``digit``, ``images``, ``correct``, ``precision`` and ``recall`` (shares in [0, 1]).
+    """One row per digit, 0 to 9: ``digit``, ``images``, ``correct``, ``precision`` and ``recall`` (both in [0, 1]).
 
-    A share of nothing is 0.0: the precision of a digit that was never predicted, the recall of one without images.
-    ``labels`` and ``predicted`` are the true and the predicted digits (N,), integers 0 to 9.
+    The precision of a digit that was never predicted is 0.0, and so is the recall of one without images. ``labels`` and
+    ``predicted`` are the true and the predicted digits (N,), integers 0 to 9.
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     rows: list[dict[str, float | int]] = []
@@ -35,13 +35,15 @@ def per_digit(labels: ArrayLike, predicted: ArrayLike) -> list[dict[str, float |
 
 
 def print_run(summary: dict[str, Any], console: Console | None = None, what: str = "Run") -> None:
-    """Print the short table at the end of a run, and the path of its folder on a line of its own, never wrapped.
+    """Print a short table of a run's results, and the path of its folder on a line of its own, never wrapped.
 
-    ``summary`` is what ``summary.json`` holds; what is missing or None is left out of the table. ``what`` was done
-    heads it.
+    Args:
+        summary: the content of ``summary.json``; values that are missing or None are left out.
+        console: where to print; by default the terminal.
+        what: the first word of the heading.
     """
     console = console or Console()
-    known = {key: value for key, value in _jsonable(summary).items() if value is not None}
+    known = {key: value for key, value in _to_jsonable(summary).items() if value is not None}
     status, dataset = str(known.get("status", "status unknown")), str(known.get("dataset", ""))
 
     def part(form: str, key: str) -> str:
@@ -96,12 +98,12 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
     if status != "completed" and "last_checkpoint" in known:
         command = resume_command(known["last_checkpoint"], known.get("overrides") or [])
         console.print(Text(f"Resume with:\n{command}"), soft_wrap=True)
-    if "run_dir" in known:  # unwrapped: to be copied, or read by a script
+    if "run_dir" in known:  # not wrapped, so that it can be copied or parsed
         console.print(Text(f"Everything about this {what.lower()} is in:\n{known['run_dir']}"), soft_wrap=True)
 
 
 def print_tpu_check(checks: list[dict[str, Any]], console: Console | None = None) -> None:
-    """Print what :func:`digits.xla.tpu_check.tpu_check` found: a row a topology and step, 80 columns wide."""
+    """Print what :func:`digits.training.tpu_check.tpu_check` returned, 80 columns wide, a row per topology and step."""
     console = console or Console()
     right = [
         Column(name, justify="right", no_wrap=True) for name in ("cycles", "ms", "images/s", "reduces", "MB", "share")
@@ -131,7 +133,7 @@ def print_tpu_check(checks: list[dict[str, Any]], console: Console | None = None
 
 
 def print_robustness(rows: list[dict[str, Any]], console: Console | None = None) -> None:
-    """Print what :func:`digits.robustness.robustness` found: a line a corruption, its errors by size."""
+    """Print what :func:`digits.evaluation.robustness.robustness` returned: a row per corruption, its errors by size."""
     console = console or Console()
     table = Table(Column("corruption", no_wrap=True), "size: share of the images that are read wrongly", box=None)
     by_corruption: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -145,9 +147,9 @@ def print_robustness(rows: list[dict[str, Any]], console: Console | None = None)
 
 
 def resume_command(path: str, overrides: Sequence[str]) -> str:
-    """The command that goes on from the checkpoint ``path``, quoted where the shell or Hydra's grammar needs it.
+    """The command that resumes from the checkpoint ``path``, quoted as the shell and Hydra's grammar need it.
 
-    ``overrides`` are those of the run that wrote it.
+    ``overrides`` are those of the run that wrote the checkpoint.
     """
     if not re.fullmatch(r"[A-Za-z0-9_./-]+", path):
         path = '"' + path.replace('"', '\\"') + '"'
@@ -156,7 +158,7 @@ def resume_command(path: str, overrides: Sequence[str]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``seconds``, short enough for a narrow column: 8.3s, 2m 05s, 3h 20m."""
+    """``seconds`` as a short text for a narrow column: 8.3s, 2m 05s, 3h 20m."""
     minutes, rest = divmod(round(seconds), 60)
     if minutes >= 60:
         return f"{minutes // 60}h {minutes % 60:02}m"
@@ -164,21 +166,21 @@ def duration(seconds: float) -> str:
 
 
 def one_line(text: object) -> str:
-    """``text`` on one line, without the control characters and colours that messages of errors may carry."""
+    """``text`` on one line, without the control characters and colours that error messages may contain."""
     uncoloured = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(text))
     return " ".join("".join(c if c.isprintable() else " " for c in uncoloured).split())
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write ``content`` to ``path`` in one step: a reader finds the old file or the new one, never half of it.
+    """Write ``content`` to ``path`` atomically: a reader sees the old file or the new one, never half of it.
 
-    NaN and infinities become null, numpy's and torch's values plain numbers, and what JSON does not know its text.
+    NaN and infinities become null, values of numpy and torch plain numbers, and types that JSON lacks become text.
     """
-    replace_file(path, json.dumps(_jsonable(content), indent=2, ensure_ascii=False).encode() + b"\n")
+    replace_file(path, json.dumps(_to_jsonable(content), indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put ``content`` at ``path`` in one step, by way of a temporary file in the same folder, which is made."""
+    """Write ``content`` to ``path`` atomically, by way of a temporary file beside it; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -188,13 +190,13 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _jsonable(value: Any) -> Any:
+def _to_jsonable(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): _to_jsonable(item) for key, item in value.items()}
     if hasattr(value, "tolist"):  # numpy's and torch's arrays and scalars
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
+        return [_to_jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -1,5 +1,6 @@
-"""Everything that touches torch_xla; this module itself imports nothing of it."""
+"""XLA: all code that uses torch_xla, jax or libtpu. This module itself imports none of them."""
 
+import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
@@ -10,19 +11,20 @@ from digits.errors import DigitsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Google's, of v2 and v3, v4, v5p, v5e, v6e, v7x; those of torch_xla 2.9 (torch_xla/_internal/tpu.py)
+# Vendor Google, devices v2 and v3, v4, v5p, v5e, v6e, v7x, as in torch_xla 2.9 (torch_xla/_internal/tpu.py)
 TPU_PCI_IDS = {("0x1ae0", device) for device in ("0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")}
-REHEARSAL = "PJRT_DEVICE=CPU CPU_NUM_DEVICES=8 python train.py trainer.accelerator=tpu"
+REQUIRED_TORCH = "2.9"  # the only torch that torch_xla 2.9 works with, although its metadata does not say so
+REHEARSAL_COMMAND = "PJRT_DEVICE=CPU CPU_NUM_DEVICES=8 python train.py trainer.accelerator=tpu"
 
-# before torch_xla is imported: of the compiler's messages errors only, as its warnings are about its own parts
+# Only errors of the compiler are shown, as its warnings are about its own internals; torch_xla reads this on import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def tpu_present(root: Path = Path("/")) -> bool:
-    """Whether this machine, whose files are below ``root``, has a TPU, and torch_xla to use it.
+    """Whether this machine, whose files are below ``root``, has a TPU and torch_xla is installed.
 
-    Older TPUs have a device file of their own. Newer ones are reached by VFIO, as other devices are that are handed to
-    a virtual machine: there the PCI bus tells which they are.
+    Older TPUs have a device file of their own. Newer ones are passed to a virtual machine by VFIO like any other
+    device, so they are recognized by their PCI ids.
     """
     found = any((root / "dev").glob("accel[0-9]*")) or any(map(_is_tpu, (root / "sys/bus/pci/devices").glob("*")))
     return found and torch_xla_installed()
@@ -40,29 +42,46 @@ def torch_xla_installed() -> bool:
     return importlib.util.find_spec("torch_xla") is not None
 
 
-def require_device() -> None:
-    """Look for a TPU, or for the wish to rehearse on the CPU, before torch_xla is imported.
+def require_torch_xla(what: str, extra: str) -> None:
+    """Check that torch_xla is installed with a matching torch; beside another one, importing it fails.
 
     Raises:
-        DigitsError: torch_xla is not installed, or there is neither a TPU nor PJRT_DEVICE=CPU.
+        DigitsError: it is not installed or does not match; the message begins with ``what``, which
+            needs it, and ends with the ``extra`` to install.
     """
+    remedy = f"pip install -e '.[{extra}]'"
     if not torch_xla_installed():
-        raise DigitsError("trainer.accelerator=tpu: torch_xla is not installed; it has wheels for Linux on x86-64 only")
+        raise DigitsError(f"{what}: torch_xla is not installed; it has wheels for Linux on x86-64 only: {remedy}")
+    found = {name: importlib.metadata.version(name) for name in ("torch", "torch_xla")}
+    if len({".".join(version.split(".")[:2]) for version in found.values()}) > 1:
+        raise DigitsError(
+            f"{what}: torch_xla {found['torch_xla']} goes with torch {REQUIRED_TORCH}, "
+            f"here is {found['torch']}: {remedy}"
+        )
+
+
+def require_device() -> None:
+    """Check, before torch_xla is imported, that there is a TPU or that PJRT_DEVICE asks for one or for the CPU.
+
+    Raises:
+        DigitsError: torch_xla cannot be used, or there is no device for it.
+    """
+    require_torch_xla("trainer.accelerator=tpu", "tpu")
     if os.environ.get("PJRT_DEVICE") not in ("CPU", "TPU") and not tpu_present():
-        raise DigitsError(f"trainer.accelerator=tpu: no TPU was found; to rehearse on the CPU: {REHEARSAL}")
+        raise DigitsError(f"trainer.accelerator=tpu: no TPU was found; to rehearse on the CPU: {REHEARSAL_COMMAND}")
 
 
-def share_of_host(indices: "Tensor", hosts: int, host: int) -> "Tensor":
-    """Of the indices (N,) of a global batch those that one of several hosts sends to its own chips, in order."""
+def host_shard(indices: "Tensor", hosts: int, host: int) -> "Tensor":
+    """The part of a global batch's indices (N,) that one of several hosts sends to its own chips."""
     return indices.chunk(hosts)[host].contiguous()
 
 
 def keep_lightning_from_looking() -> None:
-    """Keep Lightning's Trainer from looking for a TPU itself, only to print what it found.
+    """Keep Lightning's Trainer from looking for a TPU, which it does only to print whether there is one.
 
-    It would import torch_xla, which takes seconds; and where libtpu is installed without a TPU, its look ends in a
+    For that it would import torch_xla, which takes seconds, and with libtpu installed but no TPU it would print a
     traceback.
     """
-    from lightning.pytorch.accelerators import XLAAccelerator  # not above: it takes seconds, and not all need it
+    from lightning.pytorch.accelerators import XLAAccelerator  # imported here, as it takes seconds
 
     XLAAccelerator.is_available = staticmethod(lambda: False)  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The XLA devices for Lightning's Trainer: accelerator, SPMD strategy, precision, and when a step is sent off."""
+"""XLA devices for Lightning's Trainer: accelerator, SPMD strategy, precision, and the ends of the recorded steps."""
 
 import contextlib
 from contextlib import AbstractContextManager
@@ -21,155 +21,155 @@ from torch_xla.core import xla_model as xm
 
 from digits.data.module import Batch
 from digits.errors import ConfigError
-from digits.xla import share_of_host
+from digits.xla import host_shard
 
 
 class XLADevices(XLAAccelerator):
-    """A TPU, or the CPU in its place where PJRT_DEVICE=CPU asks for that; Lightning counts TPU chips only."""
+    """A TPU, or with PJRT_DEVICE=CPU the CPU instead, which Lightning's own accelerator does not count."""
 
     @staticmethod
     def auto_device_count() -> int:  # type: ignore[override]  # Lightning caches it
-        """One: a process has one logical device."""
+        """One, as SPMD has a single logical device."""
         return 1
 
     @staticmethod
     def is_available() -> bool:  # type: ignore[override]  # Lightning caches it
-        """True: :func:`trainer_arguments` has looked."""
+        """True: :func:`digits.xla.require_device` has checked."""
         return True
 
     @staticmethod
     def parse_devices(devices: Any) -> int:
-        """One, whatever is asked for."""
+        """One, as SPMD has a single logical device."""
         return 1
 
     @staticmethod
     def get_parallel_devices(devices: Any) -> list[torch.device]:
-        """The logical device."""
+        """The single logical device."""
         return [torch.device("xla", 0)]
 
 
 class SPMDStrategy(SingleDeviceXLAStrategy):
-    """One process a host and one logical device: all cores of all hosts, over which each batch is sharded.
+    """One process per host and one logical device for all cores of all hosts, over which each batch is sharded.
 
-    The compiler inserts the collectives: the maths is that of one device with the whole batch.
+    As the compiler inserts the collectives, the results are those of a single device with the whole batch.
     """
 
     def __init__(self, precision_plugin: XLAPrecision) -> None:
-        xr.use_spmd()  # before any XLA tensor exists
+        xr.use_spmd()  # must come before the first XLA tensor
         super().__init__(device=None, accelerator=XLADevices(), precision_plugin=precision_plugin)  # type: ignore[arg-type]
-        rank_zero_only.rank = xr.process_index()  # type: ignore[attr-defined]  # Lightning's loggers go by it
+        rank_zero_only.rank = xr.process_index()  # type: ignore[attr-defined]  # Lightning's loggers use it
         self.cores = xr.global_runtime_device_count()
         self.mesh = xs.Mesh(np.arange(self.cores), (self.cores,), ("data",))
 
     @property
     def is_global_zero(self) -> bool:
-        """Whether this is the host that logs and reports."""
+        """Whether this host is the one that logs and reports."""
         return xr.process_index() == 0
 
     def process_dataloader(self, dataloader: Any) -> Any:
-        """Let the resident dataset send its indices sharded."""
+        """Let the dataset, which is already on the device, send the indices of a batch sharded."""
         dataloader.dataset.send = self.send
         return dataloader
 
     def send(self, indices: Tensor) -> Tensor:
-        """The indices (N,) of the global batch on the cores, an equal share on each; a host sends its own part only.
+        """Send the indices (N,) of a global batch to the cores, an equal shard to each; a host sends only its own part.
 
-        What was recorded before belongs to the batch before, and is sent off first.
+        Operations that were recorded before belong to the previous batch, so they are dispatched first.
         """
         torch_xla.sync()
         hosts = xr.process_count()
-        part = share_of_host(indices, hosts, xr.process_index())
+        part = host_shard(indices, hosts, xr.process_index())
         sharding = xs.ShardingSpec(self.mesh, ("data",), minibatch=hosts > 1)
         return xm.send_cpu_data_to_device([part], self.root_device, sharding)[0]  # type: ignore[index]
 
     def batch_to_device(self, batch: Batch, device: torch.device | None = None, dataloader_idx: int = 0) -> Batch:
-        """Images and labels are there already; say to the compiler that both are sharded."""
+        """Mark images and labels, which are on the device already, as sharded."""
         for tensor in batch.values():
             xs.mark_sharding(tensor, self.mesh, ("data", *[None] * (tensor.dim() - 1)))
         return batch
 
     def reduce(self, tensor: Any, *args: Any, **kwargs: Any) -> Any:
-        """As it is: there is one logical device. On the host, where Lightning looks at it before each loop."""
+        """``tensor`` on the CPU, unchanged, as there is one logical device; Lightning reads it before each loop."""
         return tensor.cpu() if isinstance(tensor, Tensor) else tensor
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """On each host, as hosts share no disk and each reads its own again: for the test, and to resume."""
+        """Save on each host, as hosts share no disk and each one reads its own file for the test and to resume."""
         self.checkpoint_io.save_checkpoint(checkpoint, filepath)
 
 
 class StepPrecision(XLAPrecision):
-    """float32, or bfloat16 for products and convolutions and float32 for the rest, as "bf16-mixed" is elsewhere."""
+    """float32, or autocast to bfloat16, which is what "bf16-mixed" means on other devices."""
 
     def __init__(self, mixed: bool) -> None:
         super().__init__("32-true")
         self.mixed = mixed
         if mixed:
-            self.precision = "bf16-mixed"  # Lightning's list has true precisions only
+            self.precision = "bf16-mixed"  # Lightning's XLA plugin accepts only true precisions
 
     def forward_context(self) -> AbstractContextManager[Any]:
-        """Around every step."""
+        """Autocast around every step if the precision is mixed."""
         return torch.autocast("xla", torch.bfloat16) if self.mixed else contextlib.nullcontext()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Only record it: :class:`StepGraph` sends it off, with what comes after it."""
+        """Only record the step, as :class:`MarkStep` dispatches it together with the operations that follow."""
         return Precision.optimizer_step(self, *args, **kwargs)
 
 
-class StepGraph(L.Callback):
-    """Sends off what has been recorded as one program, and does not wait for it.
+class MarkStep(L.Callback):
+    """Marks the end of each step, which dispatches the recorded operations as one program without waiting for it.
 
-    A training step ends after its schedule and its averages, so it stands behind the callbacks that have a part in the
-    step, and before those that read. What happens between two epochs is sent off before the next step begins, by
-    :meth:`SPMDStrategy.send`, or here, where the checkpoint reads it: with it the step would have to be compiled again.
+    A training step includes its learning rate schedule and weight averaging, so this callback comes after those that
+    take part in the step and before those that read its results. Operations between two epochs are dispatched on their
+    own, here or by :meth:`SPMDStrategy.send`; recorded into the next step, they would make it compile again.
 
     ``seed`` is the run's.
     """
 
     def __init__(self, seed: int) -> None:
-        torch_xla.manual_seed(seed)  # torch's own does not seed XLA's generator
+        torch_xla.manual_seed(seed)  # torch.manual_seed does not seed XLA's generator
         self._seed = seed
 
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """Other draws where a run is resumed than those it began with."""
+        """Reseed a resumed run, so that it does not repeat the random numbers of its first epochs."""
         if trainer.current_epoch:
             torch_xla.manual_seed(self._seed + 1_000_003 * trainer.current_epoch)
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """A training step."""
+        """End a training step."""
         torch_xla.sync()
 
     def on_validation_batch_end(self, *args: Any) -> None:
-        """A validation step."""
+        """End a validation step."""
         torch_xla.sync()
 
     def on_test_batch_end(self, *args: Any) -> None:
-        """A test step."""
+        """End a test step."""
         torch_xla.sync()
 
     def on_train_epoch_end(self, *args: Any) -> None:
-        """The weights in their own place again."""
+        """Dispatch the swap back from the averaged weights to the trained ones."""
         torch_xla.sync()
 
     def on_train_end(self, *args: Any) -> None:
-        """The averages as the final weights."""
+        """Dispatch the copy of the averaged weights into the network."""
         torch_xla.sync()
 
 
 class Trace(L.Callback):
-    """Records what host and devices do in ten steps of the first epoch, for TensorBoard's profile page."""
+    """Profiles host and devices during ten training steps, for TensorBoard's profile page."""
 
-    first, last = 20, 30  # after all has been compiled
+    first_step, last_step = 20, 30  # by then everything has been compiled
     _running = False
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
-        """Begin; a step of several batches begins more than once."""
-        if trainer.global_step == self.first and not self._running:
+        """Start the trace, only once even if a step accumulates several batches."""
+        if trainer.global_step == self.first_step and not self._running:
             xp.start_trace(Path(trainer.default_root_dir) / "profile")
             self._running = True
 
     def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
-        """End, when the devices have done what was sent off."""
-        if trainer.global_step == self.last and self._running:
+        """Stop the trace once the devices have finished the dispatched steps."""
+        if trainer.global_step == self.last_step and self._running:
             torch_xla.sync(wait=True)
             xp.stop_trace()
             self._running = False
@@ -178,10 +178,10 @@ class Trace(L.Callback):
 def trainer_arguments(
     precision: str | int, devices: Any, profiler: str | None, batch_size: int, seed: int
 ) -> dict[str, Any]:
-    """Arguments of the Trainer for all XLA devices.
+    """Arguments of the Trainer to train on all XLA devices.
 
     Raises:
-        ConfigError: a setting that is not possible there.
+        ConfigError: a setting is not possible on XLA devices.
     """
     if devices != "auto":
         raise ConfigError(f"trainer.devices={devices}: with trainer.accelerator=tpu only auto is possible: all cores")
@@ -194,6 +194,6 @@ def trainer_arguments(
             f"data.batch_size={batch_size}: {strategy.cores} cores share it equally; "
             f"allowed are multiples of {strategy.cores}"
         )
-    callbacks = [StepGraph(seed), Trace()] if profiler == "xla" else [StepGraph(seed)]
+    callbacks = [MarkStep(seed), Trace()] if profiler == "xla" else [MarkStep(seed)]
     arguments = {"accelerator": "auto", "strategy": strategy, "devices": 1, "precision": None, "callbacks": callbacks}
     return arguments | {"profiler": None if profiler == "xla" else profiler}

@@ -1,0 +1,1 @@
+"""Evaluation of trained models: accuracy, calibration, ensembles, robustness."""

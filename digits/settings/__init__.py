@@ -1,0 +1,1 @@
+"""The settings of a run: their types and ranges, and the command line that sets them."""

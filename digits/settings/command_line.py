@@ -1,0 +1,100 @@
+"""Check a whole command line, sweeps included, before Hydra makes a folder and before a device starts."""
+
+import re
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from digits.errors import ConfigError
+from digits.settings.schema import Config, check
+
+_package = Path(__file__).resolve().parent.parent
+# Hydra's files. The wheel carries them inside of the package; in a checkout they lie beside it.
+CONF = _package / "conf" if (_package / "conf").is_dir() else _package.parent / "conf"
+
+
+def check_command_line(arguments: list[str]) -> None:
+    """Compose and check the configuration of every job that ``arguments`` ask for.
+
+    A sweep's values are checked one by one, each with the first value of the others.
+
+    Raises:
+        ConfigError: an override that Hydra cannot parse or place, or a setting that
+            :func:`~digits.settings.schema.check` refuses; one line that names the key and what is allowed.
+    """
+    options, unknown = get_args_parser().parse_known_args(arguments)
+    if unknown:
+        if unknown[0].startswith("-"):
+            raise ConfigError(f"{unknown[0]}: no such option; --help lists them")
+        raise ConfigError(f"{unknown[0]}: overrides stand together; put -m before or behind all of them")
+    if options.help or options.hydra_help or options.info or options.shell_completion:
+        return
+    if options.config_path or options.config_name or options.config_dir:
+        return  # another configuration than the project's: its jobs are checked when they start
+    try:
+        overrides = OverridesParser.create().parse_overrides(options.overrides)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            for job in _jobs(overrides, options.multirun):
+                check_settings(compose("train", job))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
+        raise ConfigError(message_of(error)) from error
+
+
+def configure(overrides: list[str]) -> Config:
+    """The configuration that `python train.py OVERRIDES` would run; raises ConfigError as above."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return check_settings(compose("train", [_forced(override) for override in parsed]))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
+        raise ConfigError(message_of(error)) from error
+
+
+def check_settings(settings: DictConfig) -> Config:
+    """The composed ``settings`` as a :class:`~digits.settings.schema.Config`; raises ConfigError."""
+    try:
+        return check(OmegaConf.to_container(settings, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+    except OmegaConfBaseException as error:
+        raise ConfigError(message_of(error)) from error
+
+
+def _jobs(overrides: list[Override], multirun: bool) -> list[list[str]]:
+    """The overrides of the first job, and of one job for each further value of each swept key."""
+    values = [_values(override) if multirun else [_forced(override)] for override in overrides]
+    values = [v for v in values if v]
+    first = [v[0] for v in values]
+    others = [[*first[:i], value, *first[i + 1 :]] for i, v in enumerate(values) for value in v[1:]]
+    return [first, *others]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [_forced(override)]
+    if not override.is_discrete_sweep():
+        return []  # an interval, from which a sweeper draws: no value is known yet
+    return [f"{_prefix(override)}{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+
+
+def _forced(override: Override) -> str:
+    return _prefix(override) + (override.input_line or "")
+
+
+def _prefix(override: Override) -> str:
+    """`++` for a plain setting: Hydra then lets an unknown key pass, and the check names it and what is allowed."""
+    group = override.key_or_group in {"data", "model", "recipe", "trainer", "experiment"}
+    plain = override.type == OverrideType.CHANGE and not group and not override.key_or_group.startswith("hydra")
+    return "++" if plain else ""
+
+
+def message_of(error: Exception) -> str:
+    """What Hydra or OmegaConf says is wrong, on one line, without its search path."""
+    text = str(error) or str(error.__cause__)
+    text = re.split(r"\n\s*Config search path|\n\s*full_key|\n\s*See https?:", text)[0]
+    text = text.replace("\nTo", ". To").replace("'++", "'")  # what _forced put before the key
+    return re.sub(r"\s+", " ", text).strip()

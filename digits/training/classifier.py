@@ -1,0 +1,154 @@
+"""The LightningModule: what is minimized, what is measured, and how the weights move."""
+
+from typing import Any, cast
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from digits import __version__
+from digits.backend import Backend
+from digits.data.augmentation import Augmentation
+from digits.data.module import PADDING, Batch
+from digits.errors import DigitsError
+from digits.network import DeepDigits, to_input
+from digits.training.metrics import LossAndAccuracy
+from digits.training.optimizer import KerasAdam, load_across_devices
+
+
+class DigitClassifier(L.LightningModule):
+    """DeepDigits with its loss (cross-entropy + L2), its sparse accuracy, its optimizer and its schedule.
+
+    Args:
+        model: arguments of :class:`~digits.network.DeepDigits`.
+        recipe: how it is trained, as `conf/recipe/` has it: ``optimizer`` ("adam" or "adamw"), ``learning_rate``,
+            ``weight_decay``, ``schedule`` ("constant" or "one_cycle"), ``warmup``, ``label_smoothing``,
+            ``augmentation``.
+        backend: the device that it will be trained on; a CPU by default.
+        compiled: train by what torch.compile makes of parts of the network.
+    """
+
+    def __init__(
+        self, model: dict[str, Any], recipe: dict[str, Any], backend: Backend | None = None, compiled: bool = False
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters("model", "recipe")
+        self.recipe = recipe
+        self.backend = backend or Backend()
+        self.compiled = compiled
+        self.network = DeepDigits(**model)
+        # the layout that the CPU's convolutions are fastest in
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.fit_network = self.backend.accelerate(self.network, training=True, compiled=compiled)
+        self.eval_network = self.backend.accelerate(self.network)
+        options = recipe["augmentation"]
+        self.augmentation = Augmentation(**options, resample=self.backend.resample) if options else nn.Identity()
+        self.metrics = nn.ModuleDict({split: LossAndAccuracy() for split in ("fit", "val", "test")})
+        self.test_logits: list[Tensor] = []  # of each test batch, for the report
+        self._penalty: Tensor | None = None  # of the weights that are being evaluated
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits float32 (N, 10) of uint8 images (N, 28, 28), by the plain network."""
+        return self.network(to_input(images)).float()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of one batch, augmented where the recipe says so."""
+        logits = self.fit_network(self.augmentation(to_input(batch["image"]))).float()
+        loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.recipe["label_smoothing"])
+        loss = loss + self.network.l2_penalty()
+        self._metric("fit").update(loss.detach(), logits.detach(), batch["label"])
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score one batch of what the data module validates on."""
+        self._score("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score one batch of the test split, and keep its logits."""
+        self.test_logits.append(self._score("test", batch))
+
+    def _score(self, split: str, batch: Batch) -> Tensor:
+        logits = self.eval_network(to_input(batch["image"])).float()
+        if self._penalty is None or self.backend.compiles_steps:  # where it is part of the one program
+            self._penalty = self.network.l2_penalty()
+        loss = F.cross_entropy(logits, batch["label"], ignore_index=PADDING) + self._penalty
+        self._metric(split).update(loss, logits, batch["label"])
+        return logits
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the penalty of earlier weights."""
+        self._penalty = None
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the penalty of earlier weights, and the logits of an earlier test."""
+        self._penalty, self.test_logits = None, []
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation's loss and accuracy."""
+        self.log_split("val", self.trainer.datamodule.validates_on)  # type: ignore[attr-defined]
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test's loss and accuracy."""
+        self.log_split("test", "test")
+
+    def log_split(self, split: str, prefix: str) -> None:
+        """Log ``<prefix>/loss`` and ``<prefix>/sparse_accuracy`` of what ``split`` has seen, and begin anew."""
+        loss, accuracy = self.measured(split)
+        self.log(f"{prefix}/loss", loss, batch_size=1)
+        self.log(f"{prefix}/sparse_accuracy", accuracy, batch_size=1)
+        self._metric(split).reset()
+
+    def measured(self, split: str) -> Tensor:
+        """Mean loss and sparse accuracy of what ``split`` has seen; float32 (2,) on the host, which waits for it."""
+        return self._metric(split).compute().cpu()
+
+    def _metric(self, split: str) -> LossAndAccuracy:
+        return cast(LossAndAccuracy, self.metrics[split])
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam as Keras has it, or AdamW that decays kernels only; a constant or a one-cycle rate."""
+        rate, clips = self.recipe["learning_rate"], self._trainer is not None and bool(self._trainer.gradient_clip_val)
+        options = self.backend.optimizer_options(clips)
+        if self.recipe["optimizer"] == "adam":
+            optimizer: torch.optim.Optimizer = KerasAdam(self.parameters(), rate, **options)
+        else:
+            kernels = [layer.weight for layer in self.network.weight_layers()]
+            others = [p for p in self.parameters() if all(p is not kernel for kernel in kernels)]
+            groups: list[dict[str, Any]] = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
+            optimizer = torch.optim.AdamW(groups, rate, weight_decay=self.recipe["weight_decay"], **options)
+        for group in optimizer.param_groups:
+            group["lr"] = self.backend.variable(rate)
+        load_across_devices(optimizer)
+        if self.recipe["schedule"] == "constant":
+            return optimizer
+        steps, warmup = int(self.trainer.estimated_stepping_batches), self.recipe["warmup"]
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=rate,
+            total_steps=steps,
+            pct_start=warmup if warmup * steps > 1 else 0.0,  # torch divides by the steps after the first
+            cycle_momentum=False,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note the version, by which a later one knows whether it can go on from here."""
+        checkpoint["digits"] = __version__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with a one-cycle schedule that was planned for another number of steps.
+
+        Raises:
+            DigitsError: the numbers differ.
+        """
+        schedules = checkpoint.get("lr_schedulers")
+        if self._trainer is None or not schedules:
+            return
+        planned, here = schedules[0]["total_steps"], int(self.trainer.estimated_stepping_batches)
+        if planned != here:
+            raise DigitsError(
+                f"ckpt_path: its one-cycle schedule is for {planned:,} steps, this run's for {here:,}; "
+                "resume with the same data, data.batch_size and trainer.max_epochs"
+            )

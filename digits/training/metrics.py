@@ -1,0 +1,39 @@
+"""What is measured of a split: the mean loss and the sparse accuracy."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from digits.data.module import PADDING
+
+
+class LossAndAccuracy(Metric):
+    """Mean loss, and sparse accuracy: the share of the images whose largest logit is that of the label.
+
+    Images labelled ``PADDING`` do not count. (torchmetrics' own accuracy takes them out by their positions, which gives
+    each batch another shape: XLA would compile anew.) Both come as one tensor, so that reading them waits once.
+    """
+
+    full_state_update = False
+
+    loss: Tensor
+    correct: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # one element, not a scalar: XLA makes a constant of a scalar that is 0, and compiles anew when it is not
+        self.add_state("loss", torch.zeros(1), dist_reduce_fx="sum")
+        self.add_state("correct", torch.zeros(1, dtype=torch.int32), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(1, dtype=torch.int32), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Count one batch: its mean ``loss`` (a scalar), ``logits`` (N, classes) and ``labels`` int64 (N,)."""
+        images = (labels != PADDING).sum(dtype=torch.int32)
+        self.loss = self.loss + loss * images
+        self.correct = self.correct + (logits.argmax(1) == labels).sum(dtype=torch.int32)
+        self.total = self.total + images
+
+    def compute(self) -> Tensor:
+        """Mean loss and sparse accuracy, float32 (2,)."""
+        return torch.cat([self.loss, self.correct]) / self.total

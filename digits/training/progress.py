@@ -1,0 +1,90 @@
+"""The progress bar."""
+
+import sys
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from tqdm import tqdm
+
+from digits.training.history import History, epoch_of
+
+
+class Progress(ProgressBar):
+    """A bar on a terminal, 80 columns wide or more; nothing where output is piped (the epoch lines are enough)."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__()
+        self.history = history
+        self.bar: tqdm | None = None
+        self.enabled = sys.stderr.isatty()
+
+    def disable(self) -> None:
+        """Lightning asks for this on all processes but the first."""
+        self.enabled = False
+
+    def enable(self) -> None:
+        """The opposite of :meth:`disable`."""
+        self.enabled = sys.stderr.isatty()
+
+    def _open(self, what: str, total: float) -> None:
+        self._close()
+        if self.enabled:
+            layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
+            self.bar = tqdm(desc=what, total=int(total), leave=False, dynamic_ncols=True, bar_format=layout)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A new bar for the epoch."""
+        self._open(epoch_of(trainer.current_epoch + 1, trainer.max_epochs), trainer.num_training_batches)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """One step further; the measurements, for which the device must be waited for, only now and then."""
+        if self.bar is None:
+            return
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            loss, accuracy = pl_module.measured("fit").tolist()
+            parts = [f"loss {loss:.3f}", f"acc {accuracy:.4f}"]
+            if self.history.rows and "val/sparse_accuracy" in self.history.rows[-1]:
+                parts.append(f"val {self.history.rows[-1]['val/sparse_accuracy']:.4f}")
+            parts.append(f"{self.history.images_per_second():.0f} img/s")
+            self.bar.set_postfix_str(" ".join(parts), refresh=False)
+        self.bar.update()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A bar for the validation."""
+        self._open("validation", sum(trainer.num_val_batches))
+
+    def on_validation_batch_end(self, *args: Any) -> None:
+        """One step further."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A bar for the test."""
+        self._open("test", sum(trainer.num_test_batches))
+
+    def on_test_batch_end(self, *args: Any) -> None:
+        """One step further."""
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Make room for the epoch's line."""
+        self._close()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the terminal clean."""
+        self._close()
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the terminal clean."""
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the terminal clean."""
+        self._close()

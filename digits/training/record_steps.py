@@ -1,0 +1,26 @@
+"""Record the steps of a run: `python -m digits.training.record_steps FOLDER BATCH < config.json`, for tpu-check.
+
+A process of its own, as torch_xla chooses its devices once: PJRT_DEVICE=CPU CPU_NUM_DEVICES=2.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from digits.settings.schema import Config, check
+from digits.training.setup import set_up
+from digits.xla.recorder import BlankDigits, record
+
+
+def record_steps(config: Config, folder: Path, batch_size: int) -> dict[str, Any]:
+    """Write the train step and the test step that ``config`` describes into ``folder``; see :func:`record`."""
+    with tempfile.TemporaryDirectory() as run_dir:
+        data = BlankDigits(**dict(config.data), seed=config.seed)
+        trainer, classifier, *_ = set_up(config, Path(run_dir), data)
+        return record(trainer, classifier, data, folder, batch_size)
+
+
+if __name__ == "__main__":
+    print(json.dumps(record_steps(check(json.load(sys.stdin)), Path(sys.argv[1]), int(sys.argv[2]))))

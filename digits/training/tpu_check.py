@@ -1,0 +1,105 @@
+"""`digits tpu-check`: the project's own steps, compiled for a TPU by the TPU's own compiler, without a TPU.
+
+Two processes do it: one records the steps with torch_xla, one for each topology compiles them with libtpu. Neither
+library is imported here.
+"""
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from digits.errors import ConfigError, DigitsError
+from digits.settings.schema import Config
+from digits.xla import require_torch_xla
+from digits.xla.compiler import CHIPS, SHARDS_TRACED
+
+COMPILER = {"jax": "0.7.1", "jaxlib": "0.7.1", "libtpu": "0.0.21.1"}  # what torch-xla 2.9.0 is built against
+SLICES = ("2x4", "4x4", "4x8", "8x8", "8x16", "16x16")  # of v5e and v6e: 8 to 256 chips
+
+
+def tpu_check(
+    config: Config, topology: str, scale: bool = False, say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
+    """Compile the train step and the test step that ``config`` describes for ``topology``, such as "v5e:2x4".
+
+    With ``scale`` also for the slices of 8 to 256 chips of the same kind, at the same batch a chip. ``say`` is told
+    what is being done, a line each.
+
+    Returns:
+        For each topology what the compiler says of the train step, and under "test" of the test step. Cycles, images
+        a second and the arithmetic's share are estimates of the compiler.
+
+    Raises:
+        DigitsError: the compiler is not installed, or one of the two processes failed.
+        ConfigError: the topology is unknown, or its chips cannot share the batch equally.
+    """
+    kind, chips = _parse(topology)
+    batch = config.data.batch_size
+    if batch % chips:
+        raise ConfigError(
+            f"data.batch_size={batch}: the {chips} chips of {topology} share it equally; "
+            f"allowed are multiples of {chips}"
+        )
+    _require_compiler()
+    slices = [f"{kind}:{shape}" for shape in SLICES] if scale else [topology]
+    return [_check(config, name, batch // chips * _parse(name)[1], say) for name in slices]
+
+
+def _check(config: Config, topology: str, batch: int, say: Callable[[str], None]) -> dict[str, Any]:
+    silent = {"accelerator": "tpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    settings = config.model_dump()
+    settings["trainer"] |= silent | {"fast_dev_run": False}
+    environment = os.environ | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(SHARDS_TRACED)}
+    with tempfile.TemporaryDirectory() as folder:
+        say(f"recording the steps at a global batch of {batch:,}")
+        traced = _run(["digits.training.record_steps", folder, str(batch)], environment, json.dumps(settings))
+        steps = {}
+        for step in ("train", "test"):
+            say(f"compiling the {step} step for {topology}")
+            program = str(Path(folder) / f"{step}.hlo.pb")
+            steps[step] = _run(["digits.xla.compiler", program, topology, str(traced["flops"][step] * batch)])
+            steps[step]["estimated_images_per_second"] = batch / steps[step]["estimated_milliseconds"] * 1e3
+    return {
+        "topology": topology,
+        "chips": steps["train"].pop("chips"),
+        "global_batch": batch,
+        "precision": traced["precision"],
+        "host_fallbacks": traced["host_fallbacks"],
+        "clock_hz": CHIPS[topology.split(":")[0]][0],
+        **steps["train"],
+        "test": steps["test"],
+    }
+
+
+def _parse(topology: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(\w+):([1-9]\d*)x([1-9]\d*)", topology)
+    if not match or match[1] not in CHIPS:
+        raise ConfigError(f"--topology {topology}: allowed is {' or '.join(CHIPS)}, a colon and a shape such as 2x4")
+    return match[1], int(match[2]) * int(match[3])
+
+
+def _require_compiler() -> None:
+    require_torch_xla("tpu-check", "tpu-check")
+    for package, version in COMPILER.items():
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found = "not installed"
+        if found != version:
+            raise DigitsError(f"tpu-check: needs {package} {version}, here: {found}; pip install -e '.[tpu-check]'")
+
+
+def _run(module: list[str], environment: dict[str, str] | None = None, stdin: str = "") -> dict[str, Any]:
+    command = [sys.executable, "-m", *module]
+    result = subprocess.run(command, env=environment, input=stdin, capture_output=True, text=True, check=False)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines() or [f"exit status {result.returncode}"]
+        raise DigitsError(f"tpu-check: {module[0]} failed: {lines[-1]}")
+    return json.loads(result.stdout.splitlines()[-1])

@@ -1,0 +1,113 @@
+"""Records the training step and the test step of a run as HLO programs, instead of running them.
+
+They are the steps that `train.py` runs, from the same Trainer with its callbacks. Nothing is computed.
+"""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch_xla
+import torch_xla.debug.metrics as met
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from digits.data.mnist import DigitSet
+from digits.data.module import Batch, DigitDataModule, DigitDataset
+from digits.network import DeepDigits
+from digits.xla.lightning import MarkStep
+
+
+class _Recorded(Exception):
+    """Ends the loop after the step has been written, before it is computed."""
+
+
+class Recorder(MarkStep):
+    """Writes the first step of a loop to a file where :class:`MarkStep` would dispatch it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Create the optimizer's state, which exists only after a first step, by a step with zero gradients."""
+        for parameter in pl_module.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        trainer.optimizers[0].step()
+        torch_xla.sync()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
+        """Write the training step."""
+        (optimizer,) = trainer.optimizers
+        tensors = [value for state in optimizer.state.values() for value in state.values()]
+        tensors += [value for group in optimizer.param_groups for value in group.values() if isinstance(value, Tensor)]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging):
+                assert callback._average_model is not None
+                tensors += [*callback._average_model.module.parameters(), *callback._average_model.module.buffers()]
+        self._write(
+            "train",
+            [*pl_module.parameters(), *pl_module.buffers(), *tensors, *pl_module.metrics["fit"].metric_state.values()],
+        )
+
+    def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
+        """Write the test step."""
+        self._write("test", [*pl_module.test_logits, *pl_module.metrics["test"].metric_state.values()])
+
+    def _write(self, name: str, tensors: list[Tensor]) -> None:
+        program = torch_xla._XLAC._get_xla_tensors_hlo_proto(tensors)
+        (self.folder / f"{name}.hlo.pb").write_bytes(program)
+        raise _Recorded
+
+
+class BlankDigits(DigitDataModule):
+    """As many blank images as MNIST has, in a single batch of any size, as the recorded steps do not depend on them."""
+
+    def load(self) -> DigitSet:
+        """Create the images."""
+        train, test = (torch.zeros(size, 28, 28, dtype=torch.uint8) for size in (60_000, 10_000))
+        return DigitSet("mnist", train, torch.arange(60_000) % 10, test, torch.arange(10_000) % 10)
+
+    def _loader(self, digits: DigitDataset, seed: int | None = None) -> DataLoader[Batch]:
+        assert self.trainer is not None
+        indices = torch.arange(self.batch_size, dtype=torch.int32) % len(digits)
+        return DataLoader(digits.to(self.trainer.strategy.root_device), sampler=[indices], batch_size=None)
+
+
+def flops_per_image() -> dict[str, float]:
+    """FLOP per image of the network's convolutions and products, in a training step and in a test step.
+
+    Must be called after the recording, as autograd does not support XLA devices once it was used on the CPU alone.
+    """
+    network, flops = DeepDigits(), {}
+    with FlopCounterMode(display=False) as counter:
+        loss = network(torch.zeros(2, 1, 28, 28)).sum()
+        flops["test"] = counter.get_total_flops() / 2
+        loss.backward()
+        flops["train"] = counter.get_total_flops() / 2
+    return flops
+
+
+def record(
+    trainer: L.Trainer, classifier: L.LightningModule, data: BlankDigits, folder: Path, batch_size: int
+) -> dict[str, Any]:
+    """Write `train.hlo.pb` and `test.hlo.pb` to ``folder``, for a global batch of ``batch_size``.
+
+    Returns:
+        The precision, the operators that fell back to the host, and the FLOP per image of each step.
+    """
+    data.batch_size = batch_size
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks[:] = [Recorder(folder) if isinstance(callback, MarkStep) else callback for callback in callbacks]
+    # the teardown would move the weights to the host, and so compute them
+    trainer.strategy.teardown = lambda: None  # type: ignore[method-assign]
+    met.clear_all()
+    for loop in (trainer.test, trainer.fit):  # test first, as a recorded training step leaves the weights pending
+        classifier.train()  # the interrupted test leaves it in evaluation mode
+        with contextlib.suppress(_Recorded):
+            loop(classifier, data)
+    fallbacks = sorted(name for name in met.counter_names() if name.startswith("aten::"))
+    return {"precision": str(trainer.precision), "host_fallbacks": fallbacks, "flops": flops_per_image()}

@@ -1,0 +1,168 @@
+"""The configuration: what is refused, how it is said, and what the experiments are made of."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, configure
+
+from digits.errors import ConfigError
+from digits.settings.command_line import CONF, check_command_line
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("model.dense_dropout=1.5", "a number from 0 up to, not including, 1"),
+        ("model.conv_dropout=-0.1", "a number from 0 up to, not including, 1"),
+        ("model.l2=-1", "a number from 0"),
+        ("model.l2=.nan", "a number from 0"),
+        ("data.batch_size=1", "a whole number from 2"),
+        ("data.batch_size=12.5", "a whole number from 2"),
+        ("data.batch_size=many", "a whole number from 2"),
+        ("data.val_size=70000", "from 0 to 59,999"),
+        ("data.offline_fallback=perhaps", "true or false"),
+        ("seed=-1", "from 0 to 4,294,967,295"),
+        ("trainer.max_epochs=2.5", "a whole number from 1"),
+        ("trainer.max_epochs=0", "a whole number from 1"),
+        ("trainer.accelerator=npu", "auto, cpu, gpu"),
+        ("trainer.devices=2", "one GPU or CPU"),
+        ("trainer.precision=8", "auto, 32-true, bf16-mixed"),
+        ("trainer.limit_train_batches=1.5", "a share of them above 0.0 and up to 1.0"),
+        ("trainer.limit_test_batches=0", "a number of batches"),
+        ("trainer.limit_val_batches=1.5", "a share of them from 0.0 to 1.0"),
+        ("trainer.max_steps=0", "a whole number from 1, or -1"),
+        ("trainer.max_time=abc", "DD:HH:MM:SS"),
+        ("trainer.strategy=ddp_spawn", "auto or ddp"),
+        ("trainer.logger=mlflow", "true or false"),
+        ("recipe.augmentation.degrees=200", "degrees from 0 to 180"),
+        ("recipe.optimizer=sgd", "adam or adamw"),
+    ],
+)
+def test_a_wrong_type_or_a_value_out_of_range_names_the_key_the_value_and_what_is_allowed(override, said):
+    key, value = override.split("=")
+    with pytest.raises(ConfigError) as error:
+        check_command_line([override])
+    message = str(error.value)
+    assert message.startswith(f"{key}=")
+    assert value.removeprefix(".") in message
+    assert said in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("override", ["model.droput=0.3", "+model.droput=0.3", "modle.dense_dropout=0.3", "sead=1"])
+def test_an_unknown_key_is_named_with_what_is_allowed_in_its_place(override):
+    with pytest.raises(ConfigError, match="no such setting.*allowed here: ") as error:
+        check_command_line([override])
+    assert str(error.value).startswith(override.lstrip("+").split("=")[0].split(".")[0])
+
+
+def test_a_mistyped_key_is_answered_with_the_one_that_was_meant():
+    with pytest.raises(ConfigError, match="did you mean dense_dropout"):
+        check_command_line(["model.dense_droput=0.3"])
+
+
+@pytest.mark.parametrize("override", ["experiment=fast", "experiment=null", "data=cifar10"])
+def test_an_unknown_file_of_a_group_is_answered_with_those_there_are(override):
+    with pytest.raises(ConfigError, match="options|group"):
+        check_command_line([override])
+
+
+@pytest.mark.parametrize("override", ["model.l2=[1", "data.batch_size", "data.batch_size=32,64"])
+def test_what_hydra_cannot_read_is_one_line(override):
+    with pytest.raises(ConfigError) as error:
+        check_command_line([override])
+    assert "\n" not in str(error.value)
+    assert "++" not in str(error.value)
+
+
+def test_validation_and_batch_must_leave_something_to_train_on():
+    with pytest.raises(ConfigError, match="60,000 training images of mnist"):
+        check_command_line(["data.batch_size=59000"])
+
+
+def test_scoring_the_test_split_each_epoch_and_a_validation_split_exclude_each_other():
+    with pytest.raises(ConfigError, match=r"data\.val_size=0"):
+        check_command_line(["data.test_each_epoch=true"])
+
+
+def test_every_value_of_a_sweep_is_checked_before_its_first_job():
+    check_command_line(["-m", "model.dense_dropout=0.3,0.5", "model.l2=1e-4,1e-3"])
+    with pytest.raises(ConfigError, match=r"model\.l2=-1"):
+        check_command_line(["-m", "model.dense_dropout=0.3,0.5", "model.l2=1e-4,-1"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.accelerator=tpu",
+        "trainer.max_epochs=3",
+        "trainer.limit_train_batches=0.5",
+        "trainer.limit_train_batches=7",
+        "trainer.precision=bf16-mixed",
+        "trainer.precision=32",
+        "trainer.devices=[1]",
+        "trainer.fast_dev_run=true",
+        "trainer.fast_dev_run=3",
+        "trainer.deterministic=warn",
+        "trainer.max_time=00:01:00:00",
+        "trainer.gradient_clip_val=1",
+        "trainer.max_steps=7",
+        "trainer.limit_val_batches=0",
+        "model.conv_dropout=0",
+        "model.l2=1e-4",
+        "data.val_size=0",
+        "data.data_dir=/a folder/with spaces",
+        "seed=7",
+        "hydra.run.dir=elsewhere",
+        "recipe.augmentation=null",
+    ],
+)
+def test_usual_arguments_are_plain_overrides(override):
+    check_command_line([override])
+
+
+def test_every_argument_of_the_trainer_that_is_listed_is_one_that_lightning_has():
+    import inspect
+
+    from lightning import Trainer
+
+    assert set(configure().trainer.model_dump()) <= set(inspect.signature(Trainer.__init__).parameters)
+
+
+def test_deepdigits_is_the_original_to_its_last_default():
+    config = configure("experiment=deepdigits")
+    assert (config.data.batch_size, config.data.val_size, config.data.test_each_epoch) == (512, 0, True)
+    assert (config.model.conv_dropout, config.model.dense_dropout, config.model.l2) == (0.25, 0.5, 0.001)
+    assert (config.recipe.optimizer, config.recipe.learning_rate, config.recipe.schedule) == ("adam", 1e-3, "constant")
+    assert (config.recipe.epochs, config.recipe.augmentation, config.recipe.ema_decay) == (80, None, 0)
+    assert (config.recipe.label_smoothing, config.recipe.weight_decay) == (0, 0)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
+def test_every_file_opens_with_the_command_that_uses_it(path: Path):
+    assert any(line.startswith("# python train.py") for line in path.read_text().splitlines()[:2])
+
+
+def test_a_refused_override_is_one_line_with_status_2_and_leaves_no_folder(train_py: Run, tmp_path: Path):
+    result = train_py("model.dense_dropout=1.5")
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        "train.py: model.dense_dropout=1.5: allowed is a number from 0 up to, not including, 1"
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_shows_the_settings_without_loading_torch(train_py: Run):
+    code = (
+        "import runpy, sys; sys.argv = ['train.py', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "dense_dropout" in result.stdout
+    assert result.stdout.rstrip().endswith("False")
