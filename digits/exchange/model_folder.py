@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from digits.errors import ConfigError, DigitsError
 from digits.exchange.card import model_card
-from digits.exchange.checkpoint import load_checkpoint
+from digits.exchange.checkpoint import load_checkpoint, load_torch_file, not_ours
 from digits.exchange.keras_file import load_keras, save_keras
 from digits.exchange.onnx_file import save_onnx
 from digits.network import WEIGHTS, DeepDigits
@@ -213,17 +213,13 @@ def _load_torch_file(path: Path) -> DeepDigits:
         where = "; checkpoints are in runs/<name>/<time>/checkpoints/" if path.suffix == ".ckpt" else ""
         raise DigitsError(f"{path}: no such file{where}")
     exported = path.suffix == ".pt"
+    checkpoint = load_torch_file(path) if exported else load_checkpoint(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True) if exported else load_checkpoint(path)
         arguments = checkpoint["config"] if exported else checkpoint["hyper_parameters"]["model"]
         prefix = "" if exported else "network."
         state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    except DigitsError:
-        raise
-    except OSError as error:
-        raise DigitsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # on a wrong file torch.load may raise almost anything
-        raise DigitsError(f"{path}: not a checkpoint of this project, or a damaged one") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise not_ours(path) from error
     return _build_network(arguments, state, path)
 
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from digits.errors import DigitsError
-from digits.exchange.checkpoint import load_checkpoint
+from digits.exchange.checkpoint import load_checkpoint, not_ours
 from digits.training.classifier import DigitClassifier
 
 FIXED = ("optimizer", "schedule", "learning_rate", "weight_decay", "warmup")  # by the state in a checkpoint
@@ -69,7 +69,7 @@ def check_checkpoint(path: Path, classifier: DigitClassifier) -> None:
         state, recipe = checkpoint["state_dict"], checkpoint["hyper_parameters"]["recipe"]
         _ = [recipe[key] for key in (*FIXED, "ema_decay")], checkpoint["optimizer_states"], checkpoint["loops"]
     except (KeyError, TypeError) as error:
-        raise DigitsError(f"ckpt_path={path}: not a checkpoint of this project, or a damaged one") from error
+        raise not_ours(path, "ckpt_path=") from error
     for name, tensor in classifier.state_dict().items():
         if name not in state or state[name].shape != tensor.shape:
             found = tuple(state[name].shape) if name in state else "nothing"

@@ -23,16 +23,17 @@ from digits.training.placement import PROFILERS, place
 from digits.training.progress import Progress
 
 log = logging.getLogger("digits")
-for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # banners and advertisements
-    logging.getLogger(name).setLevel(logging.WARNING)
-# each run has a folder of its own, a resumed one too
-warnings.filterwarnings("ignore", message="The dirpath has changed", module="lightning")
-# nor is anything wrong in an epoch without validation, or in one of few batches
-warnings.filterwarnings("ignore", message=r".*could not find the monitored key", module="lightning")
-warnings.filterwarnings("ignore", message=r".*smaller than the logging interval", module="lightning")
-# Lightning 2.6 asks so; torch warns of it from 2.10 on
-warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec", module="lightning")
 MIN_IMAGES_TO_COMPILE = 1_000_000  # compiling takes as long as it saves on some 200,000 images (docs/recipe.md)
+# Lightning's banners and advertisements, and its warnings of what is no fault here
+for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+for message in (
+    "The dirpath has changed",  # a resumed run has a folder of its own
+    ".*could not find the monitored key",  # in an epoch without validation
+    ".*smaller than the logging interval",  # in an epoch of few batches
+    ".*treespec, LeafSpec",  # how Lightning 2.6 checks types is deprecated in newer versions of torch
+):
+    warnings.filterwarnings("ignore", message=message, module="lightning")
 
 
 def set_up(

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 # Vendor Google, devices v2 and v3, v4, v5p, v5e, v6e, v7x, as in torch_xla 2.9 (torch_xla/_internal/tpu.py)
 TPU_PCI_IDS = {("0x1ae0", device) for device in ("0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076")}
-REQUIRED_TORCH = "2.9"  # the only torch that torch_xla 2.9 works with, although its metadata does not say so
 REHEARSAL_COMMAND = "PJRT_DEVICE=CPU CPU_NUM_DEVICES=8 python train.py trainer.accelerator=tpu"
 
 # Only errors of the compiler are shown, as its warnings are about its own internals; torch_xla reads this on import.
@@ -52,12 +51,10 @@ def require_torch_xla(what: str, extra: str) -> None:
     remedy = f"pip install -e '.[{extra}]'"
     if not torch_xla_installed():
         raise DigitsError(f"{what}: torch_xla is not installed; it has wheels for Linux on x86-64 only: {remedy}")
-    found = {name: importlib.metadata.version(name) for name in ("torch", "torch_xla")}
-    if len({".".join(version.split(".")[:2]) for version in found.values()}) > 1:
-        raise DigitsError(
-            f"{what}: torch_xla {found['torch_xla']} goes with torch {REQUIRED_TORCH}, "
-            f"here is {found['torch']}: {remedy}"
-        )
+    torch, torch_xla = (importlib.metadata.version(name) for name in ("torch", "torch_xla"))
+    matching = ".".join(torch_xla.split(".")[:2])  # its metadata does not say so
+    if not torch.startswith(f"{matching}."):
+        raise DigitsError(f"{what}: torch_xla {torch_xla} goes with torch {matching}, here is {torch}: {remedy}")
 
 
 def require_device() -> None:
