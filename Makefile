@@ -2,6 +2,7 @@
 # make test                                         installs, lints, checks types and runs the tests
 # make test-slow                                    the tests that take many minutes
 # make test-newest [PYTHON=python3.13]              the tests with the newest torch, so without XLA
+# make faults                                       kills a training 50 times, and compares what comes out
 # make weights                                      trains what the package carries anew, into digits/weights/
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ NEWEST ?= .venv-newest
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help train test test-slow test-newest weights clean
+.PHONY: help train test test-slow test-newest faults weights clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -30,8 +31,11 @@ test-slow: $(VENV)/.installed-dev
 test-newest: $(NEWEST)/.installed-newest
 	$(NEWEST)/bin/pytest $(ARGS)
 
+faults: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/faults.py $(ARGS)
+
 weights: $(VENV)/.installed
-	$(BIN)/python train.py experiment=best seed=0 data.offline_fallback=false hydra.run.dir=runs/weights
+	$(BIN)/python train.py experiment=best seed=0 data.offline_fallback=false resume=false hydra.run.dir=runs/weights
 	$(BIN)/digits export digits/weights --model runs/weights --half
 
 clean:

@@ -6,6 +6,7 @@ that compile whole steps; another library for such devices would be a folder bes
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from digits.data.augmentation import resample
@@ -20,6 +21,7 @@ class Backend:
     """
 
     compiles_steps = False  # whether a step is recorded first and then runs as one compiled program
+    processes = 1  # that train together, one on each host
     resample = staticmethod(resample)  # how augmentation samples images at a grid of points
 
     def __init__(self, device_type: str = "cpu") -> None:
@@ -35,6 +37,17 @@ class Backend:
     def optimizer_options(self, clips_gradients: bool) -> dict[str, Any]:
         """Arguments of torch's optimizers; Lightning does not clip the gradients of a fused one."""
         return {"fused": self.device_type in ("cpu", "cuda") and not clips_gradients}
+
+    def random_state(self) -> dict[str, Any]:
+        """The states of the random generators, of plain values and CPU tensors."""
+        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "gpus": gpus}
+
+    def restore_random_state(self, state: dict[str, Any]) -> None:
+        """Go back to what :meth:`random_state` returned; another machine's GPUs are left as they are."""
+        torch.set_rng_state(state["cpu"].cpu())
+        if len(state["gpus"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([gpu.cpu() for gpu in state["gpus"]])
 
     def accelerate(self, network: DeepDigits, training: bool = False, compiled: bool = False) -> Forward:
         """The fastest way to the logits of ``network`` here; see :func:`digits.network.fast.accelerate`."""

@@ -25,6 +25,7 @@ from torch import Tensor
 from torchvision.datasets import MNIST
 
 from digits.errors import ConfigError, DigitsError
+from digits.files import remove_unfinished, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +161,7 @@ def _download(path: Path, md5: str, damaged: dict[Path, str], unreachable: dict[
     """Download one .gz file from the first mirror that delivers it and save it to ``path``; returns its IDX bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(".lock")):
+        remove_unfinished(path.parent)
         if content := _read_intact(path, md5, damaged):  # another process got it while this one waited for the lock
             return content
         wrong = {}
@@ -173,7 +175,7 @@ def _download(path: Path, md5: str, damaged: dict[Path, str], unreachable: dict[
                 continue
             content = _receive_body(response, path.name)
             if _md5(content) == md5:
-                _write_atomically(path, content)
+                write_atomically(path, content)
                 return gzip.decompress(content)
             wrong[mirror] = f"sent {len(content):,} bytes that are not {path.name}"
     state = damaged.get(path) or damaged.get(path.with_suffix("")) or f"{path} is missing"
@@ -216,13 +218,3 @@ def _receive_body(response: HTTPResponse, name: str) -> bytes:
             content += chunk
             progress.advance(task, len(chunk))
     return bytes(content)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write a file atomically; the caller holds the lock, so any ``.part`` file is left from a killed process."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

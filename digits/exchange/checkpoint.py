@@ -1,5 +1,6 @@
 """Files of torch.save opened safely, and Lightning's checkpoints of this project known for what they are."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ def load_torch_file(path: Path, argument: str = "") -> dict[str, Any]:
     """The dictionary in the file at ``path``, its tensors on the CPU; ``argument`` stands before the path in errors.
 
     Raises:
-        DigitsError: it cannot be read, or holds no dictionary of plain values and tensors.
+        DigitsError: it cannot be read, is damaged, or holds no dictionary of plain values and tensors.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # which is what torch.save writes; torch.load does not check the sums
+            if (part := archive.testzip()) is not None:
+                raise DigitsError(f"{argument}{path}: a damaged file: the checksum of {part} is wrong")
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except DigitsError:
+        raise
     except OSError as error:
         raise DigitsError(f"{argument}{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # on a wrong file torch.load may raise almost anything
@@ -45,6 +51,7 @@ def load_checkpoint(path: Path, argument: str = "") -> dict[str, Any]:
     return checkpoint
 
 
-def not_ours(path: Path, argument: str = "") -> DigitsError:
-    """The error to raise where ``path`` lacks what a checkpoint of this project has."""
-    return DigitsError(f"{argument}{path}: not a checkpoint of this project, or a damaged one")
+def not_ours(path: Path, argument: str = "", reason: str = "") -> DigitsError:
+    """The error to raise where ``path`` lacks what a checkpoint of this project has; ``reason`` says what."""
+    reason = f": {reason}" if reason else ""
+    return DigitsError(f"{argument}{path}: not a checkpoint of this project, or a damaged one{reason}")

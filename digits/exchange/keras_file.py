@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from digits.errors import DigitsError
+from digits.files import write_atomically
 from digits.network import BatchNorm, DeepDigits
 from digits.settings.schema import ModelConfig
 
@@ -100,13 +101,14 @@ def save_keras(path: Path, network: DeepDigits) -> None:
             for number, (name, value) in enumerate(values.items()):
                 place = f"model_weights/{layer}/{layer}/{name}:0" if legacy else f"layers/{layer}/vars/{number}"
                 file[place] = value
-    if legacy:
-        path.write_bytes(hdf5.getvalue())
-        return
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("metadata.json", json.dumps({"keras_version": "3.0.0"}))
-        archive.writestr("config.json", config)
-        archive.writestr("model.weights.h5", hdf5.getvalue())
+    content = hdf5
+    if not legacy:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w") as archive:
+            archive.writestr("metadata.json", json.dumps({"keras_version": "3.0.0"}))
+            archive.writestr("config.json", config)
+            archive.writestr("model.weights.h5", hdf5.getvalue())
+    write_atomically(path, content.getbuffer())
 
 
 def _import_h5py() -> Any:
@@ -115,9 +117,6 @@ def _import_h5py() -> Any:
     except ImportError as error:
         raise DigitsError("files of Keras: h5py is not installed; pip install -e '.[keras]'") from error
     return h5py
-
-
-# ---- the architecture
 
 
 def _layers(conv_dropout: float, dense_dropout: float, l2: float) -> list[tuple[str, dict[str, Any]]]:

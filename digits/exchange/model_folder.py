@@ -3,6 +3,7 @@
 The folder holds the weights, the constructor arguments and a model card.
 """
 
+import contextlib
 import copy
 import inspect
 import io
@@ -23,8 +24,9 @@ from digits.exchange.card import model_card
 from digits.exchange.checkpoint import load_checkpoint, load_torch_file, not_ours
 from digits.exchange.keras_file import load_keras, save_keras
 from digits.exchange.onnx_file import save_onnx
+from digits.files import move_files, temporary_beside, write_atomically
 from digits.network import WEIGHTS, DeepDigits
-from digits.report.tables import write_json
+from digits.report.tables import read_summary, write_json
 from digits.settings.schema import ModelConfig
 
 FILE_SUFFIXES = {"torch": (".pt",), "onnx": (".onnx",), "keras": (".keras", ".h5")}  # of the single-file formats
@@ -48,7 +50,8 @@ def save_model(
         half: save the weights in float16, which halves the file.
 
     Raises:
-        DigitsError: the folder holds something other than a model, or the summary is not that of a run.
+        DigitsError: the folder holds something other than a model or cannot be written, or the summary is not that of a
+            run.
     """
     check_target(folder)
     pictures = sorted(plots.glob("*.png")) if summary and plots else []
@@ -57,20 +60,31 @@ def save_model(
     except KeyError as error:
         missing = f"the model's summary.json has no {error}"
         raise DigitsError(f"{folder}: no card can be written: {missing}; without that file none is written") from error
-    for name in ("README.md", "summary.json"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "plots", ignore_errors=True)
-    (copy.deepcopy(network).half() if half else network).save_pretrained(folder)
-    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors lets only the owner read it
-    if summary is None:
-        return
-    local = ("run_dir", "last_checkpoint", "status")  # mean nothing outside of the run
-    write_json(folder / "summary.json", {key: value for key, value in summary.items() if key not in local})
-    if pictures:
-        (folder / "plots").mkdir(exist_ok=True)
-    for picture in pictures:
-        shutil.copyfile(picture, folder / "plots" / picture.name)
-    (folder / "README.md").write_text(card, "utf-8")
+    staging = temporary_beside(folder / "model")  # in the folder, as that may be a disk of its own
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (copy.deepcopy(network).half() if half else network).save_pretrained(staging)
+        # safetensors lets only the owner read it
+        shutil.copymode(staging / "config.json", staging / "model.safetensors")
+        if summary is not None:
+            local = ("run_dir", "last_checkpoint", "resume_command", "status")  # mean nothing outside of the run
+            write_json(staging / "summary.json", {key: value for key, value in summary.items() if key not in local})
+            (staging / "README.md").write_text(card, "utf-8")
+        (staging / "plots").mkdir()
+        for picture in pictures:
+            shutil.copyfile(picture, staging / "plots" / picture.name)
+        for old in (folder / "README.md", folder / "summary.json", *folder.glob("plots/*")):
+            if not (staging / old.relative_to(folder)).exists():
+                old.unlink(missing_ok=True)
+        move_files(staging, folder, first="model.safetensors")  # by which check_target knows a model
+    except SafetensorError as error:  # a full disk, for example
+        raise DigitsError(f"{folder}: cannot be written: {error}") from error
+    except OSError as error:
+        raise DigitsError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there are plots in it, or it is not there
+        (folder / "plots").rmdir()
 
 
 def check_target(folder: Path) -> None:
@@ -79,7 +93,8 @@ def check_target(folder: Path) -> None:
     Raises:
         DigitsError: it holds something other than a model.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "model.safetensors").is_file():
+    others = [path for path in folder.iterdir() if path.suffix != ".tmp"] if folder.is_dir() else []
+    if others and not (folder / "model.safetensors").is_file():
         raise DigitsError(f"{folder}: is not empty and holds no model that could be replaced; name another folder")
 
 
@@ -160,9 +175,9 @@ def save_torch(path: Path, network: DeepDigits) -> None:
 
     Under ``config`` are the arguments of :class:`~digits.network.DeepDigits`, under ``state_dict`` its float32 weights.
     """
-    content = io.BytesIO()  # for a path that is not writable torch.save raises RuntimeError, write_bytes OSError
+    content = io.BytesIO()  # for a path that is not writable torch.save raises RuntimeError, this OSError
     torch.save({"config": network.arguments(), "state_dict": dict(network.state_dict())}, content)
-    path.write_bytes(content.getvalue())
+    write_atomically(path, content.getbuffer())
 
 
 def training_data(name: str | Path | None) -> str | None:
@@ -172,24 +187,6 @@ def training_data(name: str | Path | None) -> str | None:
         if summary := read_summary(folder):
             return summary.get("dataset")
     return None
-
-
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The content of `summary.json` in the ``folder`` of a run, a model or an evaluation; None if there is none.
-
-    Raises:
-        DigitsError: it is damaged or cannot be read.
-    """
-    file = folder / "summary.json"
-    try:
-        summary = json.loads(file.read_text("utf-8")) if file.is_file() else None
-    except ValueError as error:
-        raise DigitsError(f"{file}: damaged: {error}") from error
-    except OSError as error:
-        raise DigitsError(f"{file}: cannot be read: {error.strerror}") from error
-    if summary is not None and not isinstance(summary, dict):
-        raise DigitsError(f"{file}: damaged: holds no JSON object")
-    return summary
 
 
 def _load_folder(path: Path) -> DeepDigits:

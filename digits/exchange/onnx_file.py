@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from digits.errors import DigitsError
+from digits.files import write_atomically
 from digits.network import DeepDigits, to_input
 
 OPSET = 18  # torch's exporter writes it without a conversion; ONNX Runtime has it since 1.14 (2023)
@@ -61,4 +62,4 @@ def save_onnx(path: Path, network: DeepDigits) -> None:
     onnx.helper.set_model_props(
         model, {"name": "DeepDigits", "temperature": f"{network.temperature}", "labels": labels}
     )
-    path.write_bytes(model.SerializeToString())
+    write_atomically(path, model.SerializeToString())

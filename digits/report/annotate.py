@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from digits.report.tables import replace_file
+from digits.files import write_atomically
 
 ANNOTATED_SUFFIX = ".digits.png"  # of these files' names: so they overwrite no picture, and are not read as pictures
 MAX_PICTURE_SIDE = 1200  # pixels: longer side to which a picture should be reduced before it is drawn
@@ -90,7 +90,8 @@ def draw_reading(gray: NDArray[Any], size: tuple[int, int], digits: Sequence[Rea
         _draw_crop(sheet, digit, width + GAP + column * CELL_WIDTH, GAP + row * CELL_HEIGHT)
     png = io.BytesIO()
     sheet.save(png, format="png", compress_level=2)
-    replace_file(path, png.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, png.getvalue())
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, digit: ReadDigit, scale: float, width: int) -> None:

@@ -15,7 +15,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from digits.data.mnist import WRONGLY_LABELLED
-from digits.report.tables import DATASETS, per_digit, replace_file
+from digits.files import write_atomically
+from digits.report.tables import DATASETS, per_digit
 
 History = list[dict[str, float]]
 WIDTH, DPI = 8.0, 125  # inches, dots per inch
@@ -230,4 +231,5 @@ def _figure(title: str, dataset: str, height: float) -> Figure:
 def _save(figure: Figure, path: Path) -> None:
     png = io.BytesIO()
     figure.savefig(png, format="png")
-    replace_file(path, png.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, png.getvalue())

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from digits.report.tables import DATASETS, duration, one_line, replace_file
+from digits.files import write_atomically
+from digits.report.tables import DATASETS, duration, one_line
 
 VAL_ACCURACY = "val/sparse_accuracy"
 RESULTS = ("dataset", VAL_ACCURACY, "test/sparse_accuracy", "test/errors", "seconds", "status", "error")
@@ -82,7 +83,7 @@ def report_sweep(sweep_dir: Path, console: Console | None = None) -> int:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-    replace_file(sweep_dir / "sweep.csv", text.getvalue().encode())
+    write_atomically(sweep_dir / "sweep.csv", text.getvalue().encode())
     console.print(Text(str(sweep_dir / "sweep.csv")), soft_wrap=True)
     return sum(row["status"] != "completed" for row in rows)
 

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import re
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,9 @@ from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
+
+from digits.errors import DigitsError
+from digits.files import write_atomically
 
 DATASETS = {"mnist": "MNIST", "mnist-5k": "mnist-5k: the 5,000 embedded digits, does not compare with full MNIST"}
 
@@ -95,9 +95,8 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
         console.print(Text(f"Reason: {one_line(known['error'])}", style="red"))
     if dataset == "mnist-5k":
         console.print(Text(f"*** {DATASETS[dataset]} ***", style="bold yellow"))
-    if status != "completed" and "last_checkpoint" in known:
-        command = resume_command(known["last_checkpoint"], known.get("overrides") or [])
-        console.print(Text(f"Resume with:\n{command}"), soft_wrap=True)
+    if status != "completed" and "resume_command" in known:
+        console.print(Text(f"Go on with:\n{known['resume_command']}"), soft_wrap=True)
     if "run_dir" in known:  # not wrapped, so that it can be copied or parsed
         console.print(Text(f"Everything about this {what.lower()} is in:\n{known['run_dir']}"), soft_wrap=True)
 
@@ -146,17 +145,6 @@ def print_robustness(rows: list[dict[str, Any]], console: Console | None = None)
     console.print(table)
 
 
-def resume_command(path: str, overrides: Sequence[str]) -> str:
-    """The command that resumes from the checkpoint ``path``, quoted as the shell and Hydra's grammar need it.
-
-    ``overrides`` are those of the run that wrote the checkpoint.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_./-]+", path):
-        path = '"' + path.replace('"', '\\"') + '"'
-    others = [override for override in overrides if override.lstrip("+").partition("=")[0] != "ckpt_path"]
-    return shlex.join(["python", "train.py", *others, f"ckpt_path={path}"])
-
-
 def duration(seconds: float) -> str:
     """``seconds`` as a short text for a narrow column: 8.3s, 2m 05s, 3h 20m."""
     minutes, rest = divmod(round(seconds), 60)
@@ -176,18 +164,26 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
     NaN and infinities become null, values of numpy and torch plain numbers, and types that JSON lacks become text.
     """
-    replace_file(path, json.dumps(_to_jsonable(content), indent=2, ensure_ascii=False).encode() + b"\n")
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` atomically, by way of a temporary file beside it; creates the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_atomically(path, json.dumps(_to_jsonable(content), indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The content of `summary.json` in the ``folder`` of a run, a model or an evaluation; None if there is none.
+
+    Raises:
+        DigitsError: it is damaged or cannot be read.
+    """
+    file = folder / "summary.json"
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        summary = json.loads(file.read_text("utf-8")) if file.is_file() else None
+    except ValueError as error:
+        raise DigitsError(f"{file}: damaged: {error}") from error
+    except OSError as error:
+        raise DigitsError(f"{file}: cannot be read: {error.strerror}") from error
+    if summary is not None and not isinstance(summary, dict):
+        raise DigitsError(f"{file}: damaged: holds no JSON object")
+    return summary
 
 
 def _to_jsonable(value: Any) -> Any:

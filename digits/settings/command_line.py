@@ -1,6 +1,7 @@
 """Check a whole command line, sweeps included, before Hydra makes a folder and before a device starts."""
 
 import re
+import shlex
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -38,7 +39,7 @@ def check_command_line(arguments: list[str]) -> None:
     if options.config_path or options.config_name or options.config_dir:
         return  # another configuration than the project's: its jobs are checked when they start
     try:
-        overrides = OverridesParser.create().parse_overrides(options.overrides)
+        overrides = _parse(options.overrides)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             for job in _jobs(overrides, options.multirun):
                 check_settings(compose("train", job))
@@ -49,11 +50,28 @@ def check_command_line(arguments: list[str]) -> None:
 def configure(overrides: list[str]) -> Config:
     """The configuration that `python train.py OVERRIDES` would run; raises ConfigError as above."""
     try:
-        parsed = OverridesParser.create().parse_overrides(overrides)
+        parsed = _parse(overrides)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return check_settings(compose("train", [_forced(override) for override in parsed]))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
         raise ConfigError(message_of(error)) from error
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    for text in overrides:
+        try:
+            parser.parse_override(text)
+        except HydraException as error:
+            key, equals, value = text.partition("=")
+            if not equals or not re.search(r"[\s=/]", value):
+                raise
+            quoted = shlex.quote(f'{key}="{value.strip(chr(34))}"')
+            raise ConfigError(
+                f"{text}: Hydra gives some characters a meaning of their own; a path with them is quoted twice, for "
+                f"the shell and for Hydra: {quoted}"
+            ) from error
+    return parser.parse_overrides(overrides)
 
 
 def check_settings(settings: DictConfig) -> Config:

@@ -150,7 +150,9 @@ class Config(_Section):
 
     name: str = Field(pattern=r"^[^/\s]*[^/\s.][^/\s]*$", description="a word; it names the folder under runs/")
     seed: int = Field(ge=0, le=2**32 - 1, description="a whole number from 0 to 4,294,967,295")
-    ckpt_path: str | None = Field(description="the path of a checkpoint, or null")
+    ckpt_path: str | None = Field(description="the path of a checkpoint or of a run's folder, last, best, or null")
+    resume: bool = Field(description="true or false")
+    checkpoint_every: Positive | None = Field(description="a number of minutes above 0, or null")
     compile: bool | Literal["auto"] = Field(description="auto, true or false")
     data: DataConfig
     model: ModelConfig

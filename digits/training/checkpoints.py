@@ -1,104 +1,193 @@
-"""Checkpoints: what a run writes to be resumed from, and what a resumed run checks and takes over."""
+"""Checkpoints: what a run writes to be resumed from, when, and how."""
 
+import contextlib
+import io
+import os
 import shutil
-import signal
-import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
 
+from digits.backend import Backend
 from digits.errors import DigitsError
-from digits.exchange.checkpoint import load_checkpoint, not_ours
-from digits.training.classifier import DigitClassifier
+from digits.files import sync_folder, temporary_beside, write_atomically
+from digits.training.interruption import Interruption
+from digits.training.run_folder import BEST, LAST, PREVIOUS
 
-FIXED = ("optimizer", "schedule", "learning_rate", "weight_decay", "warmup")  # by the state in a checkpoint
-
-
-def checkpoint_callbacks(folder: Path, monitor: bool, resumed: str | None) -> list[L.Callback]:
-    """Callbacks that write `last.ckpt` to ``folder``, and with ``monitor`` `best.ckpt`; ``resumed`` is `ckpt_path`."""
-    # at the end of the epoch, when History has added its row
-    common: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    # nothing is saved within an epoch, not even on Ctrl-C: a run resumed from there would end differently
-    interrupt = DeferredInterrupt()
-    last = LastCheckpoint(interrupt, **common)
-    return [BestCheckpoint(resumed, interrupt, **common), last] if monitor else [last]
+MIN_SECONDS = 20.0  # between the checkpoints of two epochs: where epochs are short, not all of them are worth the time
 
 
-class DeferredInterrupt:
-    """Makes Ctrl-C wait until an epoch's checkpoints are written, as half a file cannot be resumed from."""
-
-    def __init__(self) -> None:
-        self._handler: Any = None
-        self._pressed = False
-
-    def defer(self) -> None:
-        """From now on Ctrl-C is only noted; outside the main thread, which alone handles signals, nothing changes."""
-        if self._handler is None and threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._note)
-
-    def restore(self) -> None:
-        """From now on Ctrl-C works again; one that was noted works now."""
-        if self._handler is None:
-            return
-        signal.signal(signal.SIGINT, self._handler)
-        self._handler, pressed, self._pressed = None, self._pressed, False
-        if pressed:
-            signal.raise_signal(signal.SIGINT)
-
-    def _note(self, *_: Any) -> None:
-        self._pressed = True
-
-
-def require_checkpoint(path: Path) -> None:
-    """Raise DigitsError if there is no file at ``path``, which is what `ckpt_path` names."""
-    if not path.is_file():
-        raise DigitsError(f"ckpt_path={path}: no such file; checkpoints are in runs/<name>/<time>/checkpoints/")
-
-
-def check_checkpoint(path: Path, classifier: DigitClassifier) -> None:
-    """Refuse a file that cannot be resumed from, before anything is trained.
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, wherever it lies; Lightning's own goes by way of the temporary folder.
 
     Raises:
-        DigitsError: it is no checkpoint of this project, or one of an older version, another network or recipe.
+        DigitsError: the weights or their averages are NaN or infinite: there is nothing to go on from.
     """
-    checkpoint = load_checkpoint(path, "ckpt_path=")
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write ``checkpoint`` to ``path``, which may also be a buffer in memory."""
+        for what, key in (("averages of the weights", "state_dict"), ("weights", "current_model_state")):
+            for tensor in checkpoint.get(key, {}).values():
+                if not tensor.isfinite().all():
+                    raise DigitsError(
+                        f"step {checkpoint['global_step']}: the {what} are not finite; lower recipe.learning_rate"
+                    )
+        if isinstance(path, io.BytesIO):
+            torch.save(checkpoint, path)
+            return
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_atomically(Path(path), content.getbuffer())
+
+
+class Checkpoints(Checkpoint):
+    """Writes `last.ckpt`, which a run is resumed from, keeps the one before it, and `best.ckpt` of the best epoch.
+
+    One is written at the end of an epoch, if the one before is older than 20 seconds or no epoch follows; within an
+    epoch each ``minutes``, when a signal has come, and where `trainer.max_steps` or `trainer.max_time` ends the run.
+    The best epoch is the one that reads most validation images; only a whole one can be.
+
+    Args:
+        folder: where to; created.
+        minutes: None for never within an epoch.
+        resumed: the checkpoint that is resumed from. The best one beside it is taken over.
+        interruption: is asked after each step.
+        by_clock: False for several processes, whose clocks differ: then after each epoch, and never within one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float | None,
+        resumed: Path | None,
+        interruption: Interruption,
+        by_clock: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.best_epoch: int | None = None  # from 0
+        self._interval = float("inf") if minutes is None or not by_clock else minutes * 60
+        self._pause = min(MIN_SECONDS, self._interval) if by_clock else 0.0  # at least, between the ends of epochs
+        self._resumed = resumed
+        self._interruption = interruption
+        self._best_score = float("-inf")
+        self._best_content: io.BytesIO | None = None  # of `best.ckpt`, where it has not been written yet
+        self._written = time.monotonic()
+        self._step = 0
+        self._validated = False
+
+    @property
+    def best_path(self) -> Path | None:
+        """The checkpoint of the best epoch, if there is one."""
+        path = self.folder / BEST
+        return path if self.best_epoch is not None and path.is_file() else None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock; of an epoch that is resumed in its middle, leave out the batches that have been taken."""
+        self._written, self._step = time.monotonic(), trainer.global_step
+        self.folder.mkdir(exist_ok=True)
+        self._interruption.listen()
+        done = 0 if trainer.is_last_batch else trainer.fit_loop.batch_idx + 1
+        if done:
+            trainer.train_dataloader.sampler.skip(done)  # type: ignore[union-attr]
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
+        """Write `last.ckpt` if it is time, and stop here if a signal has come; after the last batch both wait."""
+        accumulates, self._step = trainer.global_step == self._step, trainer.global_step
+        if accumulates or trainer.is_last_batch:
+            return  # no checkpoint holds gradients that are being accumulated; the end of the epoch comes at once
+        self._validated = False
+        ends = trainer.should_stop and trainer.fit_loop._can_stop_early  # after min_epochs and min_steps, as Lightning
+        if ends or self._interruption.asked or time.monotonic() - self._written >= self._interval:
+            self._write(self._content(trainer))
+        self._interruption.raise_if_asked()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note that this epoch was validated; Lightning goes on to report the figures of an earlier one."""
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write what is due, and stop here if a signal has come."""
+        if not trainer.is_last_batch:
+            return  # a part of an epoch, which was written after its last step, to be gone on with from there
+        score = trainer.callback_metrics.get("val/sparse_accuracy") if self._validated else None
+        is_best = score is not None and float(score) > self._best_score
+        if score is not None and is_best:
+            self._best_score, self.best_epoch, self._best_content = float(score), trainer.current_epoch, None
+        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs or self._interruption.asked
+        due = last or time.monotonic() - self._written >= self._pause
+        if due or is_best:
+            content = self._content(trainer)
+            if due:
+                self._write(content)
+            else:
+                self._best_content = content
+            if due and is_best:
+                _link(self.folder / LAST, self.folder / BEST)
+        self._validated = False
+        self._interruption.raise_if_asked()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which epoch was the best, and its accuracy."""
+        return {"best_epoch": self.best_epoch, "best_score": self._best_score}
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take over the best epoch and its file; without the file, begin anew."""
+        state = checkpoint["callbacks"].get(self.state_key)
+        if self._resumed is None or state is None or state["best_epoch"] is None:
+            return
+        # a process that was killed between the two may not have made the one the other
+        is_best = state["best_epoch"] == checkpoint["epoch"]
+        source, own = self._resumed if is_best else self._resumed.with_name(BEST), self.folder / BEST
+        if not source.is_file():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if source.resolve() != own.resolve():
+            _link(source, own)
+        self.best_epoch, self._best_score = state["best_epoch"], state["best_score"]
+
+    def _content(self, trainer: L.Trainer) -> io.BytesIO:
+        content = io.BytesIO()
+        trainer.save_checkpoint(content)  # type: ignore[arg-type]  # which AtomicCheckpointIO takes too
+        return content
+
+    def _write(self, content: io.BytesIO) -> None:
+        if self._best_content is not None:
+            write_atomically(self.folder / BEST, self._best_content.getbuffer())
+            self._best_content = None
+        write_atomically(self.folder / LAST, content.getbuffer(), keep=self.folder / PREVIOUS)
+        self._written = time.monotonic()
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``, atomically, or a copy where the file system has no links."""
+    temporary = temporary_beside(target)
     try:
-        state, recipe = checkpoint["state_dict"], checkpoint["hyper_parameters"]["recipe"]
-        _ = [recipe[key] for key in (*FIXED, "ema_decay")], checkpoint["optimizer_states"], checkpoint["loops"]
-    except (KeyError, TypeError) as error:
-        raise not_ours(path, "ckpt_path=") from error
-    for name, tensor in classifier.state_dict().items():
-        if name not in state or state[name].shape != tensor.shape:
-            found = tuple(state[name].shape) if name in state else "nothing"
-            raise DigitsError(
-                f"ckpt_path={path}: a checkpoint of another network: {name} is {found}, here {tuple(tensor.shape)}"
-            )
-    for key in FIXED:
-        if recipe[key] != classifier.recipe[key]:
-            raise DigitsError(f"ckpt_path={path}: was trained with recipe.{key}={recipe[key]}; resume with the same")
-    if bool(recipe["ema_decay"]) != bool(classifier.recipe["ema_decay"]):
-        raise DigitsError(
-            f"ckpt_path={path}: was trained with recipe.ema_decay={recipe['ema_decay']}; "
-            "resume with averages if it has some, and else without"
-        )
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+        sync_folder(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 class RNGState(L.Callback):
-    """Keeps the state of the random generators in the checkpoint, so that a resumed run draws the same numbers.
+    """Keeps the state of the random generators in the checkpoint, so that a resumed run draws the same numbers."""
 
-    The state of XLA's own generator is not kept: see :class:`digits.xla.lightning.MarkStep`.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
         self._loaded: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of the CPU's generator and of each GPU's."""
-        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        return {"cpu": torch.get_rng_state(), "gpus": gpus}
+        """The states of the host's generator and of the device's."""
+        return self.backend.random_state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep them until training begins, as Lightning itself draws random numbers before that."""
@@ -108,53 +197,7 @@ class RNGState(L.Callback):
         """Set the generators to the states of the checkpoint."""
         if not self._loaded:
             return
-        torch.set_rng_state(self._loaded["cpu"].cpu())
-        torch.empty((), dtype=torch.int64).random_()  # as the data loader does once, before the first epoch
-        if len(self._loaded["gpus"]) == torch.cuda.device_count():  # else this is another machine
-            torch.cuda.set_rng_state_all([state.cpu() for state in self._loaded["gpus"]])
+        self.backend.restore_random_state(self._loaded)
+        if trainer.is_last_batch:  # of an epoch that was finished
+            torch.empty((), dtype=torch.int64).random_()  # as the data loader does once, before an epoch
         self._loaded = {}
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Writes `best.ckpt`, the checkpoint of the best validation epoch.
-
-    A resumed run copies the one of the earlier run into its own folder, if it lies beside the checkpoint ``resumed``.
-    """
-
-    def __init__(self, resumed: str | None, interrupt: DeferredInterrupt, **options: Any) -> None:
-        super().__init__(filename="best", monitor="val/sparse_accuracy", mode="max", **options)
-        self._resumed = resumed
-        self._interrupt = interrupt
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write it if this epoch is the best; Ctrl-C waits until `last.ckpt` is written too."""
-        self._interrupt.defer()
-        super().on_train_epoch_end(trainer, pl_module)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over the best score and its file; without the file, begin anew."""
-        before = Path(self._resumed or "").with_name("best.ckpt")
-        if not before.is_file() or state_dict["best_model_score"] is None:
-            return
-        assert self.dirpath is not None
-        own = Path(self.dirpath) / before.name
-        own.parent.mkdir(parents=True, exist_ok=True)
-        if before.resolve() != own.resolve():
-            shutil.copyfile(before, own)
-        score = state_dict["best_model_score"]
-        places = {"dirpath": str(self.dirpath), "best_model_path": str(own), "kth_best_model_path": str(own)}
-        super().load_state_dict(state_dict | places | {"best_k_models": {str(own): score}})
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """Writes `last.ckpt`, which a run is resumed from, after each epoch."""
-
-    def __init__(self, interrupt: DeferredInterrupt, **options: Any) -> None:
-        super().__init__(filename="last", **options)
-        self._interrupt = interrupt
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write it; then Ctrl-C works again."""
-        self._interrupt.defer()
-        super().on_train_epoch_end(trainer, pl_module)
-        self._interrupt.restore()

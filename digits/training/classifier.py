@@ -12,10 +12,10 @@ from digits import __version__
 from digits.backend import Backend
 from digits.data.augmentation import Augmentation
 from digits.data.module import PADDING, Batch
-from digits.errors import DigitsError
 from digits.network import DeepDigits, to_input
 from digits.training.metrics import LossAndAccuracy
 from digits.training.optimizer import KerasAdam, load_across_devices
+from digits.training.step_limit import steps_allowed
 
 
 class DigitClassifier(L.LightningModule):
@@ -123,7 +123,7 @@ class DigitClassifier(L.LightningModule):
         load_across_devices(optimizer)
         if self.recipe["schedule"] == "constant":
             return optimizer
-        steps, warmup = int(self.trainer.estimated_stepping_batches), self.recipe["warmup"]
+        steps, warmup = self._planned_steps(), self.recipe["warmup"]
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=rate,
@@ -133,22 +133,17 @@ class DigitClassifier(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _planned_steps(self) -> int:
+        return int(min(steps_allowed(self.trainer), self.trainer.estimated_stepping_batches))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note the version, by which a later one knows whether it can go on from here."""
+        """Note the version, and within an epoch what has been measured of it."""
         checkpoint["digits"] = __version__
+        if self._trainer is not None and not self.trainer.is_last_batch:
+            measured: dict[str, Any] = self._metric("fit").metric_state
+            checkpoint["measured"] = {name: value.cpu() for name, value in measured.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with a one-cycle schedule that was planned for another number of steps.
-
-        Raises:
-            DigitsError: the numbers differ.
-        """
-        schedules = checkpoint.get("lr_schedulers")
-        if self._trainer is None or not schedules:
-            return
-        planned, here = schedules[0]["total_steps"], int(self.trainer.estimated_stepping_batches)
-        if planned != here:
-            raise DigitsError(
-                f"ckpt_path: its one-cycle schedule is for {planned:,} steps, this run's for {here:,}; "
-                "resume with the same data, data.batch_size and trainer.max_epochs"
-            )
+        """Go on with what has been measured of the epoch."""
+        for name, value in checkpoint.get("measured", {}).items():
+            setattr(self._metric("fit"), name, value)

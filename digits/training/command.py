@@ -3,11 +3,16 @@
 import contextlib
 import logging
 import os
+import re
+import shlex
+import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -15,15 +20,28 @@ from omegaconf import DictConfig
 
 from digits.errors import DigitsError
 from digits.settings.command_line import CONF, check_command_line, check_settings, message_of
+from digits.training.interruption import Interrupted, Interruption
+from digits.training.start import StartCheck
 
 log = logging.getLogger("digits")
+CONFIG_OPTIONS = ("config-path", "config-name", "config-dir")  # of Hydra; they say which configuration it is
+ENVIRONMENT = (  # what decides, beside the settings, where and on what a run is computed
+    "DIGITS_DATA_DIR",
+    "PJRT_DEVICE",
+    "CPU_NUM_DEVICES",
+    "TPU_VISIBLE_CHIPS",
+    "XLA_FLAGS",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+)
 
 
 def main(arguments: list[str], program: str) -> None:
     """Check ``arguments`` as a whole, then hand them to Hydra; ``program`` is what a line about an error begins with.
 
     Raises:
-        SystemExit: with status 2 after a wrong command line, 1 after a run that failed, 130 after Ctrl-C.
+        SystemExit: with status 2 after a wrong command line, 1 after a run that failed, 128 and its number after a
+            signal (130 after Ctrl-C).
     """
     sys.argv = [program, *arguments]  # where Hydra reads them
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises, and does not print, what it meets
@@ -32,8 +50,13 @@ def main(arguments: list[str], program: str) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     logging.raiseExceptions = False  # a line that cannot be printed is no reason for a traceback; the file has it too
     try:
-        check_command_line(arguments)
-        run()
+        with Interruption():
+            check_command_line(arguments)
+            try:
+                run()
+            finally:
+                if StartCheck.current is not None:
+                    StartCheck.current.close()
     except DigitsError as error:
         _fail(str(error), error.exit_status)
     except HydraException as error:
@@ -46,10 +69,12 @@ def main(arguments: list[str], program: str) -> None:
             if not isinstance(error.__cause__, OSError):
                 raise
             error = error.__cause__  # logging's, of a log that cannot be written
+        if StartCheck.current is not None and not StartCheck.current.concerns(error):
+            _fail(str(error), 1)
         setting = "hydra.sweep.dir" if {"-m", "--multirun"} & set(arguments) else "hydra.run.dir"
         _fail(f"the run folder cannot be made or written: {error}; name another with {setting}=...", 1)
-    except KeyboardInterrupt:  # not while it trained, of which Lightning takes care
-        _fail("interrupted", 130)
+    except Interrupted as stop:  # not while it trained, of which the run itself takes care
+        _fail(f"interrupted by {stop}", stop.exit_status)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
@@ -62,16 +87,18 @@ def run(settings: DictConfig) -> float:
 
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
+    overrides = list(hydra_config.overrides.task)
     try:
-        summary = train(check_settings(settings), run_dir, list(hydra_config.overrides.task))
+        command = resume_command(sys.argv[0], sys.argv[1:], overrides, run_dir)
+        summary = train(check_settings(settings), run_dir, overrides, command)
     except Exception as error:
         expected = isinstance(error, DigitsError | OSError)
         log.error(str(error), exc_info=not expected)
-        failure = {"status": "failed", "error": str(error), "run_dir": str(run_dir)}
-        if not (run_dir / "summary.json").exists():  # that of an earlier run here, which this one did not get to touch
-            with contextlib.suppress(OSError):  # a full disk, perhaps: the line above has said it
-                write_json(run_dir / "summary.json", failure)
         if hydra_config.mode == RunMode.MULTIRUN:
+            if not (run_dir / "summary.json").exists():  # for the table of the sweep, if the run has not begun
+                with contextlib.suppress(OSError):  # a full disk, perhaps: the line above has said it
+                    failure = {"status": "failed", "error": str(error), "run_dir": str(run_dir)}
+                    write_json(run_dir / "summary.json", failure)
             return float("nan")  # the other jobs go on; a sweeper takes it for a failed trial
         sys.exit(getattr(error, "exit_status", 1))
     try:
@@ -82,9 +109,31 @@ def run(settings: DictConfig) -> float:
         if not isinstance(error, BrokenPipeError):
             _fail(f"cannot be printed: {error}; all is in {run_dir / 'summary.json'}", 1)
     if summary["status"] == "interrupted":
-        sys.exit(130)
+        sys.exit(128 + signal.Signals[summary["signal"]])
     accuracy = summary["val/sparse_accuracy"]
     return float("nan") if accuracy is None else accuracy
+
+
+def resume_command(program: str, arguments: Sequence[str], overrides: Sequence[str], run_dir: Path) -> str:
+    """The command that goes on with the run in ``run_dir``, quoted as the shell and Hydra's grammar need it.
+
+    Args:
+        program: `train.py` or `digits train`.
+        arguments: what it was called with; its options and what it set of Hydra itself are kept, a sweep is not.
+        overrides: those of the run, which in a sweep are not the command's.
+        run_dir: the run's folder.
+    """
+    options = get_args_parser().parse_args(list(arguments))
+    kept = [f"--{name}={value}" for name in CONFIG_OPTIONS if (value := getattr(options, name.replace("-", "_")))]
+    of_hydra = [text for text in options.overrides if text.lstrip("+~").startswith("hydra")]
+    of_hydra = [text for text in of_hydra if not re.match(r"\+*hydra(\.(run|sweep|sweeper|launcher|mode)\b|/)", text)]
+    own = [text for text in overrides if text.lstrip("+").partition("=")[0] != "resume"]  # false would begin anew
+    folder = str(run_dir)
+    if not re.fullmatch(r"[A-Za-z0-9_./-]+", folder):
+        folder = '"' + folder.replace('"', '\\"') + '"'
+    environment = [f"{name}={shlex.quote(os.environ[name])}" for name in ENVIRONMENT if name in os.environ]
+    python = ["python", program] if program.endswith(".py") else program.split()
+    return " ".join([*environment, shlex.join([*python, *kept, *own, *of_hydra, f"hydra.run.dir={folder}"])])
 
 
 def _print_no_more() -> None:

@@ -83,9 +83,22 @@ class EMA(WeightAveraging):
         self._finished = True
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Do the same if a resumed run had no epoch left to train, where Lightning skips the two hooks above."""
-        if not self._finished:
-            self.on_train_end(trainer, pl_module)
+        """Do the same if a resumed run had nothing left to train, where Lightning skips the two hooks above."""
+        if self._finished:
+            return
+        self.on_train_end(trainer, pl_module)
+        if self._measured != trainer.global_step:  # it was stopped within an epoch
+            trainer.train_dataloader.sampler.set_epoch(trainer.current_epoch)  # type: ignore[union-attr]
+            self._measure_statistics(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Also the step after which statistics were measured."""
+        return super().state_dict() | {"measured": self._measured}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take both over."""
+        super().load_state_dict(state_dict)
+        self._measured = state_dict["measured"]
 
     @torch.no_grad()
     def _measure_statistics(self, trainer: Any, pl_module: Any) -> None:

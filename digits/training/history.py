@@ -1,6 +1,7 @@
 """What was measured in each epoch: `metrics.csv`, and a line for the terminal."""
 
 import csv
+import io
 import logging
 import math
 import time
@@ -11,6 +12,7 @@ import lightning as L
 from torch import Tensor
 
 from digits.errors import DigitsError
+from digits.files import write_atomically
 
 log = logging.getLogger("digits")
 
@@ -28,6 +30,10 @@ class History(L.Callback):
         self._images = 0
         self._start = self._stop = 0.0
         self._validated = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the clock where it stood, if an epoch is resumed in its middle: Lightning skips the hook below."""
+        self._start, self._stop = time.perf_counter() - self._stop + self._start, time.perf_counter()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -60,26 +66,30 @@ class History(L.Callback):
         row["images_per_second"] = round(self.images_per_second(), 1)
         row["train_seconds"] = round(self._stop - self._start, 3)
         self.rows.append(row)
-        if not math.isfinite(row["train/loss"]):
-            raise DigitsError(f"epoch {row['epoch']:.0f}: the loss is {row['train/loss']}; lower recipe.learning_rate")
+        for key, value in row.items():
+            if key.endswith("/loss") and not math.isfinite(value):
+                what = "the loss" if key == "train/loss" else key  # that of the averages, where weights are averaged
+                raise DigitsError(f"epoch {row['epoch']:.0f}: {what} is {value}; lower recipe.learning_rate")
         if trainer.is_global_zero:
             self._write()
             log.info(epoch_line(row, trainer.max_epochs))
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows, for the checkpoint."""
-        return {"rows": self.rows}
+        """The rows, and what has been counted of an epoch that is not at its end."""
+        return {"rows": self.rows, "images": self._images, "seconds": self._stop - self._start}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The rows of the run that is resumed."""
-        self.rows = list(state_dict["rows"])
+        """Those of the run that is resumed."""
+        self.rows, self._images = list(state_dict["rows"]), state_dict["images"]
+        self._start, self._stop = 0.0, state_dict["seconds"]
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        with self.path.open("w", encoding="utf-8", newline="") as file:
-            table = csv.DictWriter(file, columns)
-            table.writeheader()
-            table.writerows(self.rows)
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns)
+        table.writeheader()
+        table.writerows(self.rows)
+        write_atomically(self.path, text.getvalue().encode())
 
 
 def epoch_of(epoch: int, epochs: int | None) -> str:

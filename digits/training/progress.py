@@ -27,20 +27,22 @@ class Progress(ProgressBar):
         """The opposite of :meth:`disable`."""
         self.enabled = sys.stderr.isatty()
 
-    def _open(self, what: str, total: float) -> None:
+    def _open(self, what: str, total: float, done: int = 0) -> None:
         self._close()
         if self.enabled:
             layout = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {remaining}{postfix}"
-            self.bar = tqdm(desc=what, total=int(total), leave=False, dynamic_ncols=True, bar_format=layout)
+            options: Any = {"leave": False, "dynamic_ncols": True, "bar_format": layout}
+            self.bar = tqdm(desc=what, total=int(total), initial=done, **options)
 
     def _close(self) -> None:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A new bar for the epoch."""
-        self._open(epoch_of(trainer.current_epoch + 1, trainer.max_epochs), trainer.num_training_batches)
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """A new bar for the epoch, which a resumed run may begin in its middle."""
+        if self.bar is None:
+            self._open(epoch_of(trainer.current_epoch + 1, trainer.max_epochs), trainer.num_training_batches, batch_idx)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """One step further; the measurements, for which the device must be waited for, only now and then."""

@@ -1,6 +1,7 @@
 """One run: fitted, tested, calibrated, scored, and written into its folder."""
 
-import signal
+import contextlib
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,84 +9,153 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from digits.data.module import DigitDataModule
-from digits.errors import ConfigError
+from digits.errors import ConfigError, DigitsError
 from digits.evaluation.calibration import calibrate
 from digits.evaluation.scoring import score
+from digits.exchange.checkpoint import load_checkpoint
 from digits.exchange.model_folder import check_target, save_model
+from digits.files import remove_unfinished
 from digits.network import DeepDigits
-from digits.report import plots, tables
+from digits.report import plots
+from digits.report.tables import read_summary, write_json
 from digits.settings.schema import Config
-from digits.training.checkpoints import check_checkpoint, require_checkpoint
+from digits.training.checkpoint_check import check_checkpoint
+from digits.training.checkpoints import Checkpoints
 from digits.training.classifier import DigitClassifier
 from digits.training.history import History
+from digits.training.interruption import Interrupted, Interruption
+from digits.training.run_folder import LAST, begin, checkpoints_to_resume, is_complete, locked
 from digits.training.setup import set_up
 from digits.training.summary import summarize
 
+log = logging.getLogger("digits")
 
-def train(config: Config, run_dir: Path, overrides: Sequence[str] | None = None) -> dict[str, Any]:
+
+def train(
+    config: Config, run_dir: Path, overrides: Sequence[str] | None = None, command: str | None = None
+) -> dict[str, Any]:
     """Train, test and report as ``config`` says; everything that is written goes into ``run_dir``.
 
-    ``overrides`` are what `train.py` was called with, if it was: they go into the summary.
+    If this run was stopped there, it goes on; if it is complete, nothing is done.
+
+    Args:
+        config: the settings.
+        run_dir: created if it does not exist.
+        overrides: what `train.py` was called with, if it was: they go into the summary.
+        command: what goes on with this run, for the summary of one that is stopped.
 
     Returns:
-        The summary, as `summary.json` holds it. Its ``status`` is "completed", or "interrupted" after Ctrl-C.
+        The summary, as `summary.json` holds it. Its ``status`` is "completed", or "interrupted" after a signal, whose
+        name is then under ``signal``.
 
     Raises:
-        DigitsError: the data, the device or the checkpoint cannot be used.
+        DigitsError: the folder, the data, the device or the checkpoint cannot be used.
+        Interrupted: a signal has come before anything was begun.
     """
-    start = time.perf_counter()
+    created = not run_dir.exists()
     run_dir.mkdir(parents=True, exist_ok=True)
-    if config.ckpt_path is not None:
-        require_checkpoint(Path(config.ckpt_path))
-    trainer, classifier, data, history = set_up(config, run_dir)
-    if config.ckpt_path is not None:
-        check_checkpoint(Path(config.ckpt_path), classifier)
-    check_target(run_dir / "model")
-    # from here on what an earlier run may have left in the folder is no longer true of it
-    (run_dir / "summary.json").unlink(missing_ok=True)
-    OmegaConf.save(OmegaConf.create(config.model_dump(mode="json")), run_dir / "config.yaml")
+    try:
+        with Interruption() as interruption, locked(run_dir):
+            summary = _train(config, run_dir, interruption, {"overrides": overrides, "resume_command": command})
+    finally:
+        if created:
+            with contextlib.suppress(OSError):  # not empty: something was begun
+                run_dir.rmdir()
+    return summary
 
-    completed, tested_epoch = fit_and_test(config, trainer, classifier, data, history)
-    summary = summarize(config, trainer, data, classifier, history, tested_epoch)
-    summary |= {"status": "completed" if completed else "interrupted", "run_dir": str(run_dir), "overrides": overrides}
-    if completed:
-        network, probabilities = calibrate_and_predict(config, classifier, data)
-        images, labels = data.test.images[: len(probabilities)], data.test.labels[: len(probabilities)]
-        summary |= score(probabilities, labels, mnist_test=summary["dataset"] == "mnist")
-        summary["temperature"] = network.temperature
+
+def _train(config: Config, run_dir: Path, interruption: Interruption, called: dict[str, Any]) -> dict[str, Any]:
+    start = time.perf_counter()
+    candidates = checkpoints_to_resume(config, run_dir)
+    if is_complete(config, run_dir):
+        log.info("%s: this run is complete; resume=false starts it afresh", run_dir)
+        return read_summary(run_dir) or {}
+    remove_unfinished(run_dir)
+    resumed = _first_whole(candidates)
+    trainer, classifier, data, history = set_up(config, run_dir, None, resumed, interruption)
+    if resumed is not None:
+        check_checkpoint(resumed, trainer, classifier, data)
+        log.info("going on from %s", resumed)
+    check_target(run_dir / "model")
+    begin(config, run_dir, fresh=resumed is None or not resumed.resolve().is_relative_to(run_dir.resolve()))
+    common = called | {"run_dir": str(run_dir)}
+    try:
+        try:
+            tested_epoch = fit_and_test(config, trainer, classifier, data, history, resumed, interruption)
+            summary = summarize(config, trainer, data, classifier, history, tested_epoch)
+            network, results = report(config, trainer, classifier, data, history, run_dir)
+            summary |= {"status": "completed"} | common | results
+        except Interrupted as stop:
+            summary = summarize(config, trainer, data, classifier, history, len(history.rows))
+            summary |= {"status": "interrupted", "signal": str(stop)} | common
+        last = run_dir / "checkpoints" / LAST
+        summary["last_checkpoint"] = str(last) if last.exists() else None
+        summary["seconds"] = round(time.perf_counter() - start, 1)
         if trainer.is_global_zero:
-            shown = (images.numpy(), labels.numpy(), probabilities.numpy())
-            plots.draw_all(run_dir / "plots", summary["dataset"], history.rows, *shown)
-    last = run_dir / "checkpoints" / "last.ckpt"
-    summary["last_checkpoint"] = str(last) if last.exists() else None
-    summary["seconds"] = round(time.perf_counter() - start, 1)
-    if trainer.is_global_zero:
-        tables.write_json(run_dir / "summary.json", summary)
-        if completed and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            save_model(run_dir / "model", network, summary, run_dir / "plots")
+            if summary["status"] == "completed" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                save_model(run_dir / "model", network, summary, run_dir / "plots")
+            write_json(run_dir / "summary.json", summary)  # last: what it says is complete, is
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is None:  # as of a disk that is full
+            error = OSError(error.errno, error.strerror, str(run_dir))
+        with contextlib.suppress(OSError):
+            if run_dir.is_dir():  # it may have vanished
+                write_json(run_dir / "summary.json", {"status": "failed", "error": str(error)} | common)
+        raise error
     return summary
 
 
 def fit_and_test(
-    config: Config, trainer: L.Trainer, classifier: DigitClassifier, data: DigitDataModule, history: History
-) -> tuple[bool, int]:
-    """Fit and test; returns whether both came to their end, and which epoch (from 1) was tested, or is the last."""
-    completed = _uninterrupted(trainer, trainer.fit, classifier, data, ckpt_path=config.ckpt_path, weights_only=True)
+    config: Config,
+    trainer: L.Trainer,
+    classifier: DigitClassifier,
+    data: DigitDataModule,
+    history: History,
+    resumed: Path | None,
+    interruption: Interruption,
+) -> int:
+    """Fit and test; returns which epoch (from 1) was tested.
+
+    Raises:
+        Interrupted: a signal has come; what was trained is in the checkpoint.
+    """
+    saves = next((callback for callback in trainer.callbacks if isinstance(callback, Checkpoints)), None)  # type: ignore[attr-defined]
+    interruption.deferred = saves is not None
+    _call(trainer.fit, classifier, data, ckpt_path=resumed, weights_only=True)
+    interruption.deferred = False
+    interruption.raise_if_asked()
     tested_epoch = len(history.rows)
-    if completed:
-        best = [callback.best_model_path for callback in _model_checkpoints(trainer) if callback.monitor]
-        if any(best) and selects_best_epoch(config):
-            checkpoint = torch.load(best[0], weights_only=True)
-            classifier.load_state_dict(checkpoint["state_dict"])
-            tested_epoch = checkpoint["epoch"] + 1
-        completed = _uninterrupted(trainer, trainer.test, classifier, data, verbose=False)
-    return completed, tested_epoch
+    if saves is not None and saves.best_path is not None and selects_best_epoch(config):
+        checkpoint = load_checkpoint(saves.best_path)
+        classifier.load_state_dict(checkpoint["state_dict"])
+        tested_epoch = checkpoint["epoch"] + 1
+    if not all(tensor.isfinite().all() for tensor in classifier.network.state_dict().values()):
+        raise DigitsError("the weights are not finite; lower recipe.learning_rate")
+    _call(trainer.test, classifier, data, verbose=False)
+    return tested_epoch
+
+
+def report(
+    config: Config,
+    trainer: L.Trainer,
+    classifier: DigitClassifier,
+    data: DigitDataModule,
+    history: History,
+    run_dir: Path,
+) -> tuple[DeepDigits, dict[str, Any]]:
+    """Calibrate, score the test and draw the plots; returns the network and its figures."""
+    network, probabilities = calibrate_and_predict(config, classifier, data)
+    images, labels = data.test.images[: len(probabilities)], data.test.labels[: len(probabilities)]
+    assert data.digits is not None
+    name = data.digits.name
+    if trainer.is_global_zero:
+        shown = (images.numpy(), labels.numpy(), probabilities.numpy())
+        plots.draw_all(run_dir / "plots", name, history.rows, *shown)
+    return network, score(probabilities, labels, mnist_test=name == "mnist") | {"temperature": network.temperature}
 
 
 def selects_best_epoch(config: Config) -> bool:
@@ -109,24 +179,31 @@ def calibrate_and_predict(
     return network, network.softmax(logits)
 
 
-def _model_checkpoints(trainer: L.Trainer) -> list[ModelCheckpoint]:
-    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+def _first_whole(candidates: Sequence[Path]) -> Path | None:
+    """The first of the checkpoints that is not damaged; each that is passed over is said in one line.
+
+    Raises:
+        DigitsError: all are damaged.
+    """
+    for number, path in enumerate(candidates, start=1):
+        try:
+            load_checkpoint(path, "ckpt_path=")
+        except DigitsError as error:
+            if number == len(candidates):
+                raise
+            log.warning("%s; going on from the one before it, %s", error, candidates[number].name)
+        else:
+            return path
+    return None
 
 
-def _uninterrupted(trainer: L.Trainer, function: Any, *args: Any, **kwargs: Any) -> bool:
-    """Call a method of the trainer; False where Ctrl-C ended it.
+def _call(function: Any, *args: Any, **kwargs: Any) -> None:
+    """Call a method of the trainer.
 
     Raises:
         ConfigError: Lightning does not accept a setting, which it sees only now.
     """
-    handler = signal.getsignal(signal.SIGINT)
     try:
         function(*args, **kwargs)
-    except SystemExit:  # Lightning saves and closes everything on Ctrl-C, ignores further ones, and exits
-        if not trainer.interrupted:
-            raise
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    return not trainer.interrupted

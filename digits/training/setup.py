@@ -15,12 +15,14 @@ from digits.data.module import EVAL_BATCH_SIZE, DigitDataModule
 from digits.errors import ConfigError, DigitsError
 from digits.network.fast.memory import keep_freed_memory
 from digits.settings.schema import Config, RecipeConfig
-from digits.training.checkpoints import RNGState, checkpoint_callbacks
+from digits.training.checkpoints import AtomicCheckpointIO, Checkpoints, RNGState
 from digits.training.classifier import DigitClassifier
 from digits.training.ema import EMA
 from digits.training.history import History
+from digits.training.interruption import Interruption
 from digits.training.placement import PROFILERS, place
 from digits.training.progress import Progress
+from digits.training.step_limit import StepLimit, steps_allowed
 
 log = logging.getLogger("digits")
 MIN_IMAGES_TO_COMPILE = 1_000_000  # compiling takes as long as it saves on some 200,000 images (docs/recipe.md)
@@ -28,8 +30,7 @@ MIN_IMAGES_TO_COMPILE = 1_000_000  # compiling takes as long as it saves on some
 for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
     logging.getLogger(name).setLevel(logging.WARNING)
 for message in (
-    "The dirpath has changed",  # a resumed run has a folder of its own
-    ".*could not find the monitored key",  # in an epoch without validation
+    "You're resuming from a checkpoint that ended before",  # whose batches Checkpoints leaves out
     ".*smaller than the logging interval",  # in an epoch of few batches
     ".*treespec, LeafSpec",  # how Lightning 2.6 checks types is deprecated in newer versions of torch
 ):
@@ -37,9 +38,20 @@ for message in (
 
 
 def set_up(
-    config: Config, run_dir: Path, data: DigitDataModule | None = None
+    config: Config,
+    run_dir: Path,
+    data: DigitDataModule | None = None,
+    resumed: Path | None = None,
+    interruption: Interruption | None = None,
 ) -> tuple[L.Trainer, DigitClassifier, DigitDataModule, History]:
-    """Everything up to ``trainer.fit(classifier, data)``, seeded; ``data`` in place of what ``config`` names.
+    """Everything up to ``trainer.fit(classifier, data)``, seeded.
+
+    Args:
+        config: the run's settings.
+        run_dir: what is written goes there.
+        data: in place of what ``config`` names.
+        resumed: the checkpoint that ``trainer.fit`` will be given.
+        interruption: what the training asks after each step whether to stop.
 
     Raises:
         DigitsError: the data or the device cannot be used.
@@ -53,32 +65,45 @@ def set_up(
     data = data or DigitDataModule(**dict(config.data), seed=config.seed, eval_batch_size=eval_batch_size)
     data.setup()
     history = History(run_dir)
-    trainer = build_trainer(config, data, backend, placement, history, run_dir)
+    readers: list[L.Callback] = [history, RNGState(backend)]
+    if config.trainer.enable_progress_bar:
+        readers.append(Progress(history))
+    if config.trainer.enable_checkpointing and not config.trainer.fast_dev_run:
+        folder, interruption = run_dir / "checkpoints", interruption or Interruption()
+        by_clock = backend.processes == 1
+        readers.append(Checkpoints(folder, config.checkpoint_every, resumed, interruption, by_clock))
+    trainer = build_trainer(config, data, backend, placement, readers, run_dir)
     compiled = compiles(config, backend.device_type, images_to_train(trainer, data))
     classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump(), backend, compiled)
     return trainer, classifier, data, history
 
 
 def build_trainer(
-    config: Config, data: DigitDataModule, backend: Backend, placement: dict[str, Any], history: History, run_dir: Path
+    config: Config,
+    data: DigitDataModule,
+    backend: Backend,
+    placement: dict[str, Any],
+    readers: list[L.Callback],
+    run_dir: Path,
 ) -> L.Trainer:
     """Lightning's Trainer as the configuration has it, on the device of ``placement``, with the project's callbacks.
+
+    ``readers`` are those that come last, as they take no part in a step.
 
     Raises:
         ConfigError: Lightning does not accept the combination of settings.
     """
-    settings = {"callbacks": []} | config.trainer.model_dump() | placement
+    settings = {"callbacks": [], "plugins": [AtomicCheckpointIO()]} | config.trainer.model_dump() | placement
     steps_per_epoch = math.ceil(len(data.train) // data.batch_size / settings["accumulate_grad_batches"])
-    if settings["max_epochs"] is None and settings["max_steps"] == -1:
-        settings["max_epochs"] = recipe_epochs(config.recipe, steps_per_epoch)
+    max_steps = settings.pop("max_steps")
+    if settings["max_epochs"] is None:
+        settings["max_epochs"] = recipe_epochs(config.recipe, steps_per_epoch) if max_steps == -1 else -1
     settings["log_every_n_steps"] = max(min(settings["log_every_n_steps"], steps_per_epoch), 1)  # a small set has few
-    # first the callbacks that take part in a step, then those that read it
     callbacks: list[L.Callback] = [EMA(config.recipe.ema_decay, backend)] if config.recipe.ema_decay else []
-    callbacks += [*settings.pop("callbacks"), history, RNGState()]
-    if settings["enable_progress_bar"]:
-        callbacks.append(Progress(history))
-    if settings["enable_checkpointing"]:
-        callbacks += checkpoint_callbacks(run_dir / "checkpoints", data.validates_on == "val", config.ckpt_path)
+    callbacks += settings.pop("callbacks")
+    if max_steps != -1:
+        callbacks.append(StepLimit(max_steps))
+    callbacks += readers
     if settings["logger"]:
         settings["logger"] = TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False)
     if settings["profiler"] in PROFILERS:  # with its report in the run's folder
@@ -96,12 +121,17 @@ def recipe_epochs(recipe: RecipeConfig, steps_per_epoch: int) -> int:
     return max(recipe.epochs, math.ceil(recipe.min_steps / max(steps_per_epoch, 1)))
 
 
+def batches_per_epoch(trainer: L.Trainer, data: DigitDataModule) -> int:
+    """How many batches are trained on in an epoch."""
+    batches, limit = len(data.train) // data.batch_size, trainer.limit_train_batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
 def images_to_train(trainer: L.Trainer, data: DigitDataModule) -> float:
     """How many images all steps of a run take together, one that is taken twice counted twice; inf without an end."""
-    batches, limit = len(data.train) // data.batch_size, trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    ends = [batches * trainer.max_epochs] if trainer.max_epochs not in (None, -1) else []
-    ends += [trainer.max_steps * trainer.accumulate_grad_batches] if trainer.max_steps != -1 else []
+    batches = batches_per_epoch(trainer, data)
+    ends: list[float] = [batches * trainer.max_epochs] if trainer.max_epochs not in (None, -1) else []
+    ends += [steps_allowed(trainer) * trainer.accumulate_grad_batches]
     return min(ends, default=math.inf) * data.batch_size
 
 

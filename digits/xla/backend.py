@@ -4,7 +4,9 @@ import functools
 from typing import Any
 
 import torch
+import torch_xla.runtime as xr
 from torch import Tensor
+from torch_xla.core import xla_model as xm
 
 from digits.backend import Backend
 from digits.data.augmentation import resample_by_matmul
@@ -20,6 +22,7 @@ class XLABackend(Backend):
 
     def __init__(self) -> None:
         super().__init__("xla")
+        self.processes = xr.process_count()
 
     def variable(self, value: float) -> Tensor:
         """A tensor (1,) on the device, as an input of the program; XLA would turn a scalar 0 or 1 into a constant."""
@@ -28,6 +31,16 @@ class XLABackend(Backend):
     def optimizer_options(self, clips_gradients: bool) -> dict[str, Any]:
         """Capturable, so that the optimizer counts its steps on the device."""
         return {"capturable": True}
+
+    def random_state(self) -> dict[str, Any]:
+        """Also that of XLA's generator: between two programs, which is when it is asked for, a single number."""
+        return super().random_state() | {"xla": xm.get_rng_state()}
+
+    def restore_random_state(self, state: dict[str, Any]) -> None:
+        """Go back to it; a checkpoint of another kind of device has none."""
+        super().restore_random_state(state)
+        if "xla" in state:
+            xm.set_rng_state(state["xla"])
 
     def accelerate(self, network: DeepDigits, training: bool = False, compiled: bool = False) -> Forward:
         """The folded form of the network, in training and in evaluation."""

@@ -12,6 +12,7 @@ import torch_xla
 import torch_xla.debug.profiler as xp
 import torch_xla.distributed.spmd as xs
 import torch_xla.runtime as xr
+from lightning.fabric.plugins.io import CheckpointIO, TorchCheckpointIO
 from lightning.pytorch.accelerators import XLAAccelerator
 from lightning.pytorch.plugins.precision import Precision, XLAPrecision
 from lightning.pytorch.strategies import SingleDeviceXLAStrategy
@@ -61,6 +62,15 @@ class SPMDStrategy(SingleDeviceXLAStrategy):
         self.cores = xr.global_runtime_device_count()
         self.mesh = xs.Mesh(np.arange(self.cores), (self.cores,), ("data",))
 
+    @property  # type: ignore[override]
+    def checkpoint_io(self) -> CheckpointIO:
+        """The Trainer's; Lightning's strategy insists on one that writes without care for the process being killed."""
+        return self._checkpoint_io or TorchCheckpointIO()
+
+    @checkpoint_io.setter
+    def checkpoint_io(self, io: CheckpointIO | None) -> None:
+        self._checkpoint_io = io
+
     @property
     def is_global_zero(self) -> bool:
         """Whether this host is the one that logs and reports."""
@@ -94,7 +104,9 @@ class SPMDStrategy(SingleDeviceXLAStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Save on each host, as hosts share no disk and each one reads its own file for the test and to resume."""
-        self.checkpoint_io.save_checkpoint(checkpoint, filepath)
+        # as CPU tensors: those of XLA cannot be loaded where there is no such device
+        on_cpu: Any = xm._maybe_convert_to_cpu(checkpoint)
+        self.checkpoint_io.save_checkpoint(on_cpu, filepath)
 
 
 class StepPrecision(XLAPrecision):

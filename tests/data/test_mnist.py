@@ -297,7 +297,7 @@ def test_two_processes_fetch_each_file_once(tmp_path, small_files, mirrors):
 def test_what_a_killed_run_left_does_no_harm(tmp_path, small_files, mirrors):
     raw = lay_out(tmp_path, {})
     (raw / ".lock").touch()
-    (raw / f"{NAMES[0]}.part").write_bytes(small_files[NAMES[0]][:50])
+    (raw / f".{NAMES[0]}.7.tmp").write_bytes(small_files[NAMES[0]][:50])
     mirrors(Mirror(small_files))
     load_mnist(tmp_path)
     assert kept(raw) == sorted(NAMES)
@@ -463,11 +463,11 @@ def test_a_disk_that_is_full_in_the_middle_of_a_file_is_an_error_and_leaves_no_h
 
 
 def test_no_space_left_is_an_error_that_says_so(tmp_path, small_files, mirrors, monkeypatch):
-    def full(path, content):
+    def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     mirrors(Mirror(small_files))
-    monkeypatch.setattr(Path, "write_bytes", full)  # a full disk of one's own needs a mount
+    monkeypatch.setattr(os, "fsync", full)  # a full disk of one's own needs a mount
     with pytest.raises(DigitsError, match="No space left on device.*free space.*data.data_dir="):
         load_digits("mnist", tmp_path)
 

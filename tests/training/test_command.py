@@ -39,7 +39,10 @@ def test_a_wrong_command_line_is_one_line_and_leaves_nothing(
 def test_a_run_that_fails_is_one_line(program: str, tmp_path: Path):
     result = run(program, "data=mnist5k", "ckpt_path=no.ckpt", cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stderr.startswith(f"{program}: ckpt_path=no.ckpt: no such file; ") and result.stderr.count("\n") == 1
+    assert (
+        result.stderr.startswith(f"{program}: ckpt_path=no.ckpt: no checkpoint there; ")
+        and result.stderr.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("program", WAYS)

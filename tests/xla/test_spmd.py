@@ -161,6 +161,16 @@ def test_a_run_begun_on_the_cpu_goes_on_on_eight_devices(tmp_path: Path):
     assert relative(resumed["rows"][-1]["val/loss"], unbroken["rows"][-1]["val/loss"]) < 1e-3
 
 
+@SLOW
+def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_bits_of_an_unbroken_one(tmp_path: Path):
+    drawn = (*SMALL, "data.batch_size=64", "recipe.schedule=constant", "trainer.limit_train_batches=5")
+    unbroken = rehearse(8, *drawn, "trainer.max_epochs=2")
+    rehearse(8, *drawn, "trainer.max_epochs=2", "trainer.max_steps=7", folder=str(tmp_path))
+    resumed = rehearse(8, *drawn, "trainer.max_epochs=2", f"ckpt_path={tmp_path}/checkpoints/last.ckpt")
+    assert len(resumed["losses"]) == 3
+    assert (resumed["losses"], resumed["weights"]) == (unbroken["losses"][7:], unbroken["weights"])
+
+
 def test_a_checkpoint_written_on_eight_devices_holds_plain_cpu_tensors(tmp_path: Path):
     rehearse(8, *MATHS, "trainer.max_epochs=1", folder=str(tmp_path))
     checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)

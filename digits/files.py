@@ -1,0 +1,73 @@
+"""Files that are written whole or not at all, wherever they lie and whenever the process is killed."""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: bytes | memoryview, keep: Path | None = None) -> None:
+    """Write ``content`` to ``path``: whoever reads it, at any moment, finds the old file or the new one, both whole.
+
+    It is written beside ``path``, as only within one file system a rename is atomic, and forced to the disk before it
+    takes the name. ``keep`` is where the old file goes; without it, it is gone.
+
+    Raises:
+        OSError: with the path in it; the old file is as it was.
+    """
+    temporary = temporary_beside(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.strerror and error.filename in (None, str(temporary)):  # a full disk names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):  # that of the block above says more
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder for what is to become ``path``; :func:`remove_unfinished` knows it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def move_files(source: Path, target: Path, first: str) -> None:
+    """Move the files below ``source`` to the same places below ``target``, each atomically and ``first`` first.
+
+    They are forced to the disk before, so that none takes its name half-written.
+    """
+    files = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: path.name != first)
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    for path in files:
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+    sync_folder(target)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left half-written in ``folder`` and below it."""
+    for path in list(folder.rglob(".*.tmp")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names of the files in ``folder`` to the disk, where the system can."""
+    if os.name == "nt":
+        return  # Windows opens no folders
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems refuse it
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
