@@ -113,7 +113,8 @@ def torment(
         say: is told what is done.
         settings: of the runs, after ``SETTINGS``.
     """
-    chance, faults = random.Random(seed), []
+    chance = random.Random(seed)
+    faults: list[str] = []
     with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory(dir=other) as there:
         temporary = Path(here) / "tmp"
         temporary.mkdir()
@@ -134,8 +135,8 @@ def torment(
                 kills_in[place] += 1
                 say(f"kill {done}: {run_dir} {moment.__name__}")
             if (status := finish(run_dir, temporary, settings)) != 0:
-                faults.append(f"{run_dir}: status {status}: {run_dir.with_suffix('.out').read_text()[-500:]}")
-                continue
+                said = run_dir.with_suffix(".out").read_text()[-500:]
+                return [*faults, f"{run_dir}: status {status}: {said}"]  # the next ones would hardly end better
             found = differences(run_dir, whole) + [f"{path}: left over" for path in temporary.iterdir()]
             faults += found
             say(f"{run_dir}: {found or 'as the unbroken one'}")

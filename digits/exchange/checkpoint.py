@@ -17,15 +17,14 @@ def load_torch_file(path: Path, argument: str = "") -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(path) as archive:  # which is what torch.save writes; torch.load does not check the sums
-            if (part := archive.testzip()) is not None:
-                raise DigitsError(f"{argument}{path}: a damaged file: the checksum of {part} is wrong")
+            damaged = archive.testzip()
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except DigitsError:
-        raise
     except OSError as error:
         raise DigitsError(f"{argument}{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # on a wrong file torch.load may raise almost anything
         raise not_ours(path, argument) from error
+    if damaged is not None:
+        raise DigitsError(f"{argument}{path}: a damaged file: the checksum of {damaged} is wrong")
     if not isinstance(content, dict):
         raise not_ours(path, argument)
     return content

@@ -178,11 +178,11 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     try:
         summary = json.loads(file.read_text("utf-8")) if file.is_file() else None
     except ValueError as error:
-        raise DigitsError(f"{file}: damaged: {error}") from error
+        raise DigitsError(f"{file}: damaged: {error}; remove it") from error
     except OSError as error:
         raise DigitsError(f"{file}: cannot be read: {error.strerror}") from error
     if summary is not None and not isinstance(summary, dict):
-        raise DigitsError(f"{file}: damaged: holds no JSON object")
+        raise DigitsError(f"{file}: damaged: holds no JSON object; remove it")
     return summary
 
 

@@ -75,7 +75,12 @@ def _train(config: Config, run_dir: Path, interruption: Interruption, called: di
         log.info("%s: this run is complete; resume=false starts it afresh", run_dir)
         return read_summary(run_dir) or {}
     remove_unfinished(run_dir)
-    resumed = _first_whole(candidates)
+    try:
+        resumed = _first_whole(candidates)
+    except DigitsError as error:
+        if config.ckpt_path is None:  # which would be another way out
+            raise DigitsError(f"{error}; resume=false starts afresh") from error
+        raise
     trainer, classifier, data, history = set_up(config, run_dir, None, resumed, interruption)
     if resumed is not None:
         check_checkpoint(resumed, trainer, classifier, data)
