@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores; torch reads this when it is imported
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
 from hydra import compose, initialize_config_dir
 
 from digits.settings.command_line import CONF, check_settings
@@ -36,7 +41,7 @@ def configure(*overrides: str) -> Config:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a real small training on the embedded digits."""
     run_dir = tmp_path_factory.mktemp("run")
-    train(configure(*SMALL, "trainer.max_epochs=3", "recipe.learning_rate=1e-3"), run_dir)
+    train(configure(*SMALL, "data.batch_size=64", "trainer.max_epochs=3", "recipe.learning_rate=2e-3"), run_dir)
     return run_dir
 
 
