@@ -10,6 +10,8 @@ VENV   ?= .venv
 NEWEST ?= .venv-newest
 BIN    := $(VENV)/bin
 ARGS   ?=
+# a file's tests share what they set up, so one process takes them all
+PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: help train test test-slow test-newest faults weights clean
 
@@ -23,13 +25,13 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses auto $(ARGS)
+	$(BIN)/pytest $(PARALLEL) $(ARGS)
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow $(ARGS)
 
 test-newest: $(NEWEST)/.installed-newest
-	$(NEWEST)/bin/pytest $(ARGS)
+	$(NEWEST)/bin/pytest $(PARALLEL) $(ARGS)
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/faults.py $(ARGS)

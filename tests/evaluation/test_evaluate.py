@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, configure, needs_full_mnist
+from conftest import FINISHED, configure, needs_full_mnist
 from PIL import Image
 
 from digits.__main__ import main
@@ -24,7 +24,7 @@ from digits.training.run import train
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another run than ``finished``, a shorter one."""
     run_dir = tmp_path_factory.mktemp("other")
-    train(configure(*SMALL, "trainer.max_epochs=2", "recipe.learning_rate=1e-3", "seed=1"), run_dir)
+    train(configure(*FINISHED, "trainer.max_epochs=2", "seed=1"), run_dir)
     return run_dir
 
 

@@ -94,6 +94,7 @@ print(json.dumps(weights.detach().cpu().tolist()))
     torch.testing.assert_close(torch.tensor(xla), torch.tensor(cpu), rtol=1e-4, atol=0)
 
 
+@SLOW
 def test_two_runs_of_one_seed_are_identical_to_the_bit_with_dropout_and_augmentation(tmp_path: Path):
     short = (*SMALL, "data.batch_size=16", "trainer.max_epochs=1", "trainer.limit_train_batches=4")
     first, second = rehearse(2, *short), rehearse(2, *short, folder=str(tmp_path))
@@ -150,6 +151,7 @@ def test_a_run_begun_on_eight_devices_goes_on_on_the_cpu(tmp_path: Path):
     assert relative(resumed["rows"][-1]["val/loss"], unbroken["rows"][-1]["val/loss"]) < 1e-3  # of the averages
 
 
+@SLOW
 def test_a_run_begun_on_the_cpu_goes_on_on_eight_devices(tmp_path: Path):
     rehearse(None, *MATHS, "trainer.max_epochs=1", folder=str(tmp_path))
     checkpoint = f"ckpt_path={tmp_path}/checkpoints/last.ckpt"
