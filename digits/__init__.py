@@ -4,6 +4,7 @@ import importlib
 from typing import Any
 
 __version__ = "0.2.0"
+HOMEPAGE = "https://github.com/OWNER/deepdigits"
 __all__ = ["DeepDigits", "Digit", "Reader"]
 
 _MODULES = {"DeepDigits": "digits.network", "Digit": "digits.reading.reader", "Reader": "digits.reading.reader"}

@@ -9,47 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from digits import __version__
 from digits.errors import ConfigError, DigitsError
+from digits.usage import COMMANDS, PROGRAM
 
 MODEL = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or owner/model on the Hugging Face hub"
-EVALUATE = """\
-Score a model on MNIST's test split: errors and their 95 % interval, calibration, per-digit figures. Several models are
-scored together, as an ensemble: by the mean of their probabilities. Without any, the one that the package carries.
-"""
-ENSEMBLE = """\
-Score two models or more together on MNIST's test split, by the mean of their probabilities: errors and their 95 %
-interval, calibration, per-digit figures.
-"""
-PICTURES = """\
-With --data FOLDER on pictures of your own, each of one digit, in sub-folders called 0 to 9: they are read as digits
-predict does, and where not exactly one digit is found, that is an error.
-"""
-EXPORT = """\
-Write a model into a folder, as the Hugging Face hub has them: weights (safetensors) and the network's settings. Or
-into one file: for torch (.pt, a dict of config and state_dict), for ONNX (.onnx, from uint8 images to probabilities) or
-for Keras (.keras, or the legacy .h5), whose format has no place for the temperature: its probabilities differ.
-"""
-IMPORT_KERAS = """\
-Read the weights of the original Keras model, without Keras or TensorFlow, and write them into a folder as digits export
-does. SOURCE is what model.save or model.save_weights wrote: .keras, .weights.h5 or the legacy .h5.
-"""
-PUSH = """\
-Upload a model with its card and plots to the Hugging Face hub. Log in before, with `hf auth login` or HF_TOKEN.
-"""
-DEMO = """\
-Serve a web page on which digits are drawn, or pictures of them dropped, and read. It needs no network, and keeps
-nothing of what it is sent. With --space, write that page as a Space for the Hugging Face hub instead.
-"""
-PREDICT = """\
-Read the digits of pictures: one line a picture, with its name, the digits in reading order, rows parted by a slash, and
-the confidence of the least certain digit. PNG, JPEG, WebP, TIFF, BMP, GIF, PPM, AVIF; HEIC with pillow-heif. Of several
-pages or frames it is the first. Files that cannot be read are named on stderr, the others are read, and the exit status
-is 1.
-"""
-TPU_CHECK = """\
-Compile the train step and the test step for a TPU, on a machine without one, by the TPU's own compiler, and say what
-it says of them. Cycles, images a second and shares are that compiler's estimates; nothing is run on a TPU.
-"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,15 +49,22 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="digits", description="DeepDigits reads handwritten digits.")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = _Parser("digits", description=PROGRAM.description, epilog=PROGRAM.epilog(), formatter_class=raw)
+    parser.add_argument("--version", action="version", version=f"digits {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
+    def add(name: str, **options: Any) -> argparse.ArgumentParser:
+        usage = COMMANDS[name]
+        options |= {"help": usage.summary, "description": usage.description, "epilog": usage.epilog()}
+        return commands.add_parser(name, formatter_class=raw, **options)
+
     # options too, --help among them, are left to Hydra: no argument begins with this character
-    command = commands.add_parser("train", help="train the network", prefix_chars="\0", add_help=False)
+    command = add("train", prefix_chars="\0", add_help=False)
     command.add_argument("overrides", nargs="*")
     command.set_defaults(run=_train)
 
-    command = commands.add_parser("predict", help="read the digits of pictures", description=PREDICT)
+    command = add("predict")
     command.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="a file, a folder with all pictures in it, or - for stdin"
     )
@@ -113,11 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--save", type=Path, metavar="DIR", help="draw there what was read, and what the network saw")
     command.set_defaults(run=_predict)
 
-    for name, models, help_, description in (
-        ("evaluate", "*", "score a model on MNIST's test split", EVALUATE),
-        ("ensemble", "+", "score several models together", ENSEMBLE),
-    ):
-        command = commands.add_parser(name, help=help_, description=description + PICTURES)
+    for name, models in (("evaluate", "*"), ("ensemble", "+")):
+        command = add(name)
         command.add_argument("models", nargs=models, metavar="MODEL", help=MODEL)
         command.add_argument(
             "--data", default="mnist", metavar="DATA", help="mnist (the default), mnist5k or a folder of pictures"
@@ -128,21 +96,24 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--save", type=Path, metavar="DIR", help="write summary.json and plots there")
         command.set_defaults(run=_evaluate, ensemble=name == "ensemble")
 
-    command = commands.add_parser("export", help="write a model into a folder or a file", description=EXPORT)
-    command.add_argument("target", type=Path, metavar="TARGET", help="a folder or a file; made if it is not there")
+    command = add("export")
+    command.add_argument("target", metavar="TARGET", help="a file or a folder; made if it is not there")
     command.add_argument("surplus", nargs="*", help=argparse.SUPPRESS)
     command.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
-    formats = ("safetensors", "torch", "onnx", "keras")
-    command.add_argument("--format", default=formats[0], choices=formats, help="default: %(default)s, a folder")
+    command.add_argument(
+        "--format",
+        choices=("safetensors", "torch", "onnx", "keras"),
+        help="default: as the ending says; safetensors is a folder",
+    )
     command.add_argument("--half", action="store_true", help="keep the weights in float16; in a folder only")
     command.set_defaults(run=_export)
 
-    command = commands.add_parser("import-keras", help="read a model of the original", description=IMPORT_KERAS)
+    command = add("import-keras")
     command.add_argument("source", type=Path, metavar="SOURCE", help="a file of Keras")
     command.add_argument("target", type=Path, metavar="TARGET", help="a folder; made if it is not there")
     command.set_defaults(run=_import_keras)
 
-    command = commands.add_parser("push", help="upload a model to the Hugging Face hub", description=PUSH)
+    command = add("push")
     command.add_argument("repository", metavar="OWNER/NAME", help="is made if it is not there")
     command.add_argument("surplus", nargs="*", help=argparse.SUPPRESS)
     command.add_argument("--model", metavar="MODEL", help="a run's or a model's folder (default: the package's own)")
@@ -150,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--dry-run", action="store_true", help="name the files, upload nothing")
     command.set_defaults(run=_push)
 
-    command = commands.add_parser("demo", help="draw digits on a web page and have them read", description=DEMO)
+    command = add("demo")
     command.add_argument("--host", help="0.0.0.0 is for other machines too (default: 127.0.0.1)")
     command.add_argument("--port", type=int, help="default: 7860")
     command.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
@@ -158,9 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--space", type=Path, metavar="FOLDER", help="write a Space there, serve nothing")
     command.set_defaults(run=_demo)
 
-    command = commands.add_parser(
-        "tpu-check", help="compile the steps for a TPU that is not there", description=TPU_CHECK
-    )
+    command = add("tpu-check")
     command.add_argument("--topology", default="v5e:2x4", help="kind and shape of the slice (default: %(default)s)")
     command.add_argument("--scale", action="store_true", help="for 8 to 256 chips, at the same batch a chip")
     command.add_argument("--json", action="store_true", help="print a JSON object, with --scale a list of them")
@@ -201,7 +170,7 @@ def _export(options: argparse.Namespace) -> None:
     from digits.exchange.model_folder import export
 
     _refuse_surplus(options)
-    export(options.model, options.target, options.half, options.format)
+    export(options.model, options.target, options.half, options.format)  # a str, as a Path drops a slash at the end
     print(options.target)
 
 

@@ -121,7 +121,7 @@ def _draw_digit(form: tuple[Stroke, ...], random: np.random.Generator) -> NDArra
     slant, aspect, width = random.uniform(*SLANT), random.uniform(*ASPECT), random.uniform(*STROKE_WIDTH)
     picture = np.zeros((DIGIT_HEIGHT + 2 * MARGIN, 2 * DIGIT_HEIGHT + 2 * MARGIN), np.uint8)
     for stroke in form:
-        points = _warp(_spline(stroke), displacements)
+        points = warp(spline(stroke), displacements)
         x = points[:, 0] * aspect + slant * (0.5 - points[:, 1]) + (2 - aspect) / 2
         pixels = np.stack([x, points[:, 1]], 1) * DIGIT_HEIGHT + MARGIN
         cv2.polylines(
@@ -131,7 +131,7 @@ def _draw_digit(form: tuple[Stroke, ...], random: np.random.Generator) -> NDArra
 
 
 @functools.cache  # fitting the spline takes longer than drawing the digit
-def _spline(stroke: Stroke) -> Points:
+def spline(stroke: Stroke) -> Points:
     """A cubic spline through the points of ``stroke``, closed if the last point is the first."""
     from scipy.interpolate import CubicSpline
 
@@ -141,7 +141,7 @@ def _spline(stroke: Stroke) -> Points:
     return CubicSpline(arc_length, points, bc_type=ends)(np.linspace(0, arc_length[-1], SPLINE_SAMPLES * len(points)))
 
 
-def _warp(points: Points, displacements: NDArray[np.float64]) -> Points:
+def warp(points: Points, displacements: NDArray[np.float64]) -> Points:
     """``points`` moved by bilinear interpolation of a 3 x 3 grid of displacements, so strokes that meet still do."""
     weights = [np.maximum(1 - np.abs(points[:, [axis]] * 2 - np.arange(3)), 0) for axis in (0, 1)]  # (N, 3) each
     return points + np.einsum("kij,nj,ni->nk", displacements, *weights)

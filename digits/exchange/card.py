@@ -6,18 +6,24 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from digits import HOMEPAGE
 from digits.network import DeepDigits
 
 CARD_TEMPLATE = """\
 # DeepDigits
 
 A convolutional network with {parameters:,} parameters that reads one handwritten digit of 28 x 28 pixels, drawn as
-MNIST's are: light on dark, its height or width 20 pixels, its centre of mass in the middle.
+MNIST's are: light on dark, its height or width 20 pixels, its centre of mass in the middle. It belongs to
+[DeepDigits]({homepage}), which reads photos of whole pages with it.
 
 ## Use
 
+```
+pip install git+{homepage}
+```
+
 ```python
-from digits.network import DeepDigits, to_input  # of the DeepDigits project
+from digits.network import DeepDigits, to_input
 
 network = DeepDigits.from_pretrained("path/to/this/folder")
 probabilities = network.probabilities(to_input(images))  # of a uint8 tensor (N, 28, 28), 255 = ink
@@ -40,6 +46,18 @@ drawn otherwise than MNIST's are: such answers mean nothing.
 {pictures}
 """
 
+CAPTIONS = {  # of the pictures in `plots/`, in the order in which the card shows them
+    "mistakes": "The test images that are read wrongly, the most confident first, 40 at most: true digit (\\*: "
+    "the label is known to be wrong), what was read, confidence, index in the test split.",
+    "confusion": "True digits down, what was read across; at the right, how much of each digit was read correctly.",
+    "reliability": "Above, how often it is right at each confidence; on the dashed line it would be right as often as "
+    "it says. Below, how many test images have that confidence.",
+    "accuracy": "Accuracy by epoch. Dropout and augmentation, where the recipe has them, are active in training only, "
+    "so validation can lie above it.",
+    "loss": "Loss by epoch. That of training has label smoothing in it too, where the recipe has it.",
+    "ten_digits": "The first ten test images.",
+}
+
 
 def _training_command(summary: dict[str, Any]) -> str:
     """The command that trained the network, without the folders of the machine that it ran on."""
@@ -52,13 +70,19 @@ def _training_command(summary: dict[str, Any]) -> str:
     return shlex.join(["python", "train.py", *kept])
 
 
+def _picture(stem: str) -> str:
+    name = stem.replace("_", " ")
+    caption = f"\n*{CAPTIONS[stem]}*\n" if stem in CAPTIONS else ""
+    return f"![{name}](plots/{stem}.png)\n{caption}"
+
+
 def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]) -> str:
     """The model card of ``network``, Markdown with a YAML head.
 
     Args:
         summary: of the run that trained it, as `summary.json` holds it.
         network: for its temperature.
-        pictures: names of the files in `plots/` to show.
+        pictures: names of the files in `plots/` to show; the most interesting come first whatever their order.
 
     Raises:
         KeyError: the summary is not that of a finished run.
@@ -103,7 +127,9 @@ def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]
         f"{summary['accelerator']}, {summary['precision']}; DeepDigits {summary['digits']}{commit}, "
         f"torch {summary['torch']}, lightning {summary['lightning']}."
     )
+    stems = sorted({Path(name).stem for name in pictures}, key=lambda stem: ([*CAPTIONS, stem].index(stem), stem))
     content = CARD_TEMPLATE.format(
+        homepage=HOMEPAGE,
         parameters=summary["parameters"],
         training=training,
         header=" | ".join(columns),
@@ -111,6 +137,6 @@ def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]
         row=" | ".join(columns.values()),
         temperature=network.temperature,
         fitted=", fitted on the validation images" if summary["val_images"] else "",
-        pictures="\n".join(f"![{Path(name).stem.replace('_', ' ')}](plots/{name})\n" for name in pictures),
+        pictures="\n".join(_picture(stem) for stem in stems),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{content}"))

@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from digits.report.tables import read_summary, write_json
 from digits.settings.schema import ModelConfig
 
 FILE_SUFFIXES = {"torch": (".pt",), "onnx": (".onnx",), "keras": (".keras", ".h5")}  # of the single-file formats
+ENDINGS = {suffix: format for format, suffixes in FILE_SUFFIXES.items() for suffix in suffixes}
 DEFAULTS = {name: p.default for name, p in inspect.signature(DeepDigits.__init__).parameters.items() if name != "self"}
 
 
@@ -134,7 +136,7 @@ def load_model(name: str | Path | None = None) -> DeepDigits:
     return _build_network(network.arguments(), network.state_dict(), path)
 
 
-def export(name: str | Path | None, target: Path, half: bool = False, format: str = "safetensors") -> None:
+def export(name: str | Path | None, target: str | Path, half: bool = False, format: str | None = None) -> None:
     """Copy a model to another folder, or convert it to a file of another format.
 
     Args:
@@ -142,22 +144,26 @@ def export(name: str | Path | None, target: Path, half: bool = False, format: st
         target: for "safetensors" a folder, which gets the model's card and plots too; otherwise a file.
         half: save the weights in float16; only with "safetensors".
         format: "safetensors" (:func:`save_model`), "torch" (:func:`save_torch`), "onnx"
-            (:func:`~digits.exchange.onnx_file.save_onnx`) or "keras" (:func:`~digits.exchange.keras_file.save_keras`).
+            (:func:`~digits.exchange.onnx_file.save_onnx`) or "keras" (:func:`~digits.exchange.keras_file.save_keras`);
+            None: as the ending of ``target`` says, where none, a slash, or a folder that is there mean "safetensors".
 
     Raises:
         DigitsError: the model cannot be loaded, or a package that the format needs is not installed.
-        ConfigError: ``target`` or ``half`` does not go with the format.
+        ConfigError: ``target`` or ``half`` does not go with the format, or nothing says which format it is to be.
     """
-    if format not in ("safetensors", *FILE_SUFFIXES):
+    if format not in (None, "safetensors", *FILE_SUFFIXES):
         raise ConfigError(f"no format is called {format!r}: take safetensors, {', '.join(FILE_SUFFIXES)}")
+    format = format or _format_of(str(target))
+    target = Path(target)
     suffixes = FILE_SUFFIXES.get(format, ())
     if half and suffixes:
-        raise ConfigError(f"--half: goes with --format safetensors only, not with {format}")
+        raise ConfigError(f"--half: goes with a folder only, not with a file of {format}")
     if suffixes and target.suffix not in suffixes:
         raise ConfigError(f"{target}: the name of a file of --format {format} ends in {' or '.join(suffixes)}")
-    for other in FILE_SUFFIXES:
-        if not suffixes and target.suffix in FILE_SUFFIXES[other]:
-            raise ConfigError(f"{target}: would be a folder; for a file add --format {other}")
+    if not suffixes and target.suffix in ENDINGS:
+        raise ConfigError(
+            f"{target}: is named as a file, but would be a folder; give it a name without {target.suffix}"
+        )
     network = load_model(name)
     if suffixes:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -168,6 +174,17 @@ def export(name: str | Path | None, target: Path, half: bool = False, format: st
     if target.resolve() == source.resolve():
         raise ConfigError(f"{target}: is the model itself; name another folder")
     save_model(target, network, read_summary(source), source / "plots", half)
+
+
+def _format_of(target: str) -> str:
+    """The format that the name ``target`` asks for; raises ConfigError if it is none that is known."""
+    suffix = Path(target).suffix
+    if not suffix or target.endswith(("/", os.sep)) or Path(target).is_dir():
+        return "safetensors"
+    if suffix not in ENDINGS:
+        known = ", ".join(ENDINGS)
+        raise ConfigError(f"{target}: no format ends in {suffix}; known are {known}; for a folder write {target}/")
+    return ENDINGS[suffix]
 
 
 def save_torch(path: Path, network: DeepDigits) -> None:

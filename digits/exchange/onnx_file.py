@@ -13,7 +13,7 @@ OPSET = 18  # torch's exporter writes it without a conversion; ONNX Runtime has 
 
 
 class _EndToEnd(nn.Module):
-    """The network with its preprocessing and its softmax: from pixels to logits and probabilities."""
+    """The network with its preprocessing and its softmax: from pixels to probabilities and logits."""
 
     def __init__(self, network: DeepDigits) -> None:
         super().__init__()
@@ -21,15 +21,15 @@ class _EndToEnd(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.network(to_input(images))
-        return logits, (logits / self.network.temperature).softmax(1)
+        return (logits / self.network.temperature).softmax(1), logits
 
 
 def save_onnx(path: Path, network: DeepDigits) -> None:
     """Write ``network`` to the single file ``path``, weights included.
 
-    The model's input is ``images``, uint8 (N, 28, 28), 0 = paper, 255 = ink. Its outputs are ``logits``, float32
-    (N, 10), and ``probabilities``, float32 (N, 10), at the network's temperature. Its metadata hold ``temperature`` and
-    ``labels``.
+    The model's input is ``images``, uint8 (N, 28, 28), 0 = paper, 255 = ink. Its outputs are ``probabilities``, float32
+    (N, 10), at the network's temperature, and ``logits``, float32 (N, 10), in this order. Its metadata hold
+    ``temperature`` and ``labels``.
 
     Args:
         path: the file.
@@ -42,14 +42,14 @@ def save_onnx(path: Path, network: DeepDigits) -> None:
         import onnx
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError as error:
-        raise DigitsError(f"--format onnx: {error.name} is not installed; pip install -e '.[onnx]'") from error
+        raise DigitsError(f"{path}: {error.name} is not installed; pip install -e '.[onnx]'") from error
     program = torch.onnx.export(
         _EndToEnd(network).eval(),
         (torch.zeros(2, 28, 28, dtype=torch.uint8),),  # with a single image the exporter would fix the batch size at 1
         dynamo=True,
         opset_version=OPSET,
         input_names=["images"],
-        output_names=["logits", "probabilities"],
+        output_names=["probabilities", "logits"],
         dynamic_shapes={"images": {0: torch.export.Dim("N")}},
         verbose=False,
     )

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 from tqdm import tqdm
 
 from digits.errors import DigitsError
@@ -25,7 +30,8 @@ Item = TypeVar("Item")
 
 STDIN = "-"
 MAX_FILES_WITHOUT_BAR = 20  # of more files, a progress bar shows how many are left
-MAX_NAME_WIDTH, DIGITS_WIDTH = 48, 12  # characters: columns of the text output; what is longer juts out
+DOUBTFUL = 0.9  # a digit of less confidence is marked
+DIGITS_WIDTH = (20, 40)  # columns on a terminal: at least, however long the names are, and at most
 CSV_FIELDS = ["file", "row", "digit", "confidence", "left", "top", "right", "bottom", "alternatives"]
 CSV_FIELDS += [f"p{value}" for value in range(10)]  # the ten probabilities
 
@@ -34,6 +40,8 @@ def predict(
     paths: Sequence[str], model: str | None = None, form: OutputFormat = "text", save: Path | None = None
 ) -> int:
     """Print what is read in the pictures that ``paths`` name, each as soon as it is read; failures go to stderr.
+
+    On a terminal lines of text are as :func:`print_row` has them, elsewhere as :func:`as_text`.
 
     Args:
         paths: files, folders (see :func:`find_pictures`), or ``-`` for one picture on standard input.
@@ -61,7 +69,8 @@ def predict(
             failed += 1
             _print_error(error)
     pictures = [_source(file) for file in files]
-    width = min(max((len(_printable(file)) for file in files), default=0), MAX_NAME_WIDTH)
+    terminal = Console(highlight=False) if sys.stdout.isatty() else None
+    name_width = max((cell_len(_printable(file)) for file in files), default=0)
     if form == "csv":
         _print(",".join(CSV_FIELDS))
     no_bar = None if len(files) > MAX_FILES_WITHOUT_BAR else True  # None: only if stderr is no terminal
@@ -74,8 +83,15 @@ def predict(
                 draw_reading(*open_picture(picture, MAX_PICTURE_SIDE), result, save / _annotated_path(file, files))
             if form == "json":
                 _print(as_json(file, result))
-            elif not isinstance(result, DigitsError):
-                _print(as_csv(file, result) if form == "csv" else as_text(file, result, width))
+            elif isinstance(result, DigitsError):
+                pass
+            elif form == "csv":
+                _print(as_csv(file, result))
+            elif terminal is None:
+                _print(as_text(file, result))
+            else:
+                with tqdm.external_write_mode():
+                    print_row(terminal, file, result, name_width)
             bar.update()
     return failed
 
@@ -130,15 +146,43 @@ def find_pictures(folder: Path) -> list[Path]:
     return sorted((path for path in pictures if path.is_file() or not path.exists()), key=_natural_key)
 
 
-def as_text(file: str, digits: Sequence[Digit], width: int) -> str:
-    """One line: the name of the file, ``width`` columns wide, the digits, the confidence of the least certain one.
+def as_text(file: str, digits: Sequence[Digit]) -> str:
+    """One line, for a pipe or a file: the file's name, the digits, the confidence of the least certain, tabs between.
 
-    Digits are in reading order, rows are parted by a slash: 42/1789.
+    Digits are in reading order, rows are parted by a slash, and a question mark follows a digit of less than 90 %
+    confidence: 42/17?89.
     """
-    name = f"{_printable(file):<{width}}  "
     if not digits:
-        return f"{name}no digit"
-    return f"{name}{_values(digits):<{DIGITS_WIDTH}}  {min(digit.confidence for digit in digits):>6.1%}"
+        return f"{_printable(file)}\tno digit"
+    return f"{_printable(file)}\t{_marked(digits)}\t{min(digit.confidence for digit in digits):.1%}"
+
+
+def print_row(console: Console, file: str, digits: Sequence[Digit], name_width: int) -> None:
+    """Print the same for eyes: in columns that fit ``console``, doubtful digits in colour where it has colours.
+
+    Args:
+        console: a terminal.
+        file: its name; if it is too long, its beginning is left out.
+        digits: what was read; more than fit go on in the next line.
+        name_width: columns that the longest name takes.
+    """
+    room = console.width - 10  # 10: the confidence, and what is between
+    width = max(min(name_width, room - DIGITS_WIDTH[0]), 8)
+    name = _printable(file)
+    if cell_len(name) > width:
+        while cell_len(name) > width - 3:
+            name = name[1:]
+        name = f"...{name}"
+    values = Text(_marked(digits) or "no digit")
+    values.highlight_regex(r"\d\?", "bold yellow")
+    row = Table.grid(
+        Column(width=width),
+        Column(width=max(DIGITS_WIDTH[0], min(DIGITS_WIDTH[1], room - width)), overflow="fold"),
+        Column(width=6, justify="right"),
+        padding=(0, 2, 0, 0),
+    )
+    row.add_row(Text(name), values, f"{min(digit.confidence for digit in digits):.1%}" if digits else "")
+    console.print(row)
 
 
 def as_json(file: str, result: Sequence[Digit] | DigitsError) -> str:
@@ -146,9 +190,9 @@ def as_json(file: str, result: Sequence[Digit] | DigitsError) -> str:
 
     It is in ASCII, as a pipe may have any encoding.
 
-    ``text`` is as in :func:`as_text`. A digit has ``value``, ``confidence``, ``box`` (left, top, right and bottom, in
-    the picture's pixels), ``row`` (from 0), ``alternatives`` (``value`` and ``probability`` of the other digits of more
-    than 1 %) and ``probabilities`` (of 0 to 9).
+    ``text`` has the digits in reading order, rows parted by a slash. A digit has ``value``, ``confidence``, ``box``
+    (left, top, right and bottom, in the picture's pixels), ``row`` (from 0), ``alternatives`` (``value`` and
+    ``probability`` of the other digits of more than 1 %) and ``probabilities`` (of 0 to 9).
     """
     if isinstance(result, DigitsError):
         return json.dumps({"file": file, "error": str(result)})
@@ -184,6 +228,12 @@ def as_csv(file: str, digits: Sequence[Digit]) -> str:
 
 def _values(digits: Sequence[Digit]) -> str:
     return "/".join(text_lines(digits))
+
+
+def _marked(digits: Sequence[Digit]) -> str:
+    """As :func:`_values`, with a question mark behind each doubtful digit."""
+    rows = itertools.groupby(digits, key=lambda digit: digit.row)
+    return "/".join("".join(f"{d.value}?" if d.confidence < DOUBTFUL else f"{d.value}" for d in row) for _, row in rows)
 
 
 def _files_of(path: str) -> list[str]:

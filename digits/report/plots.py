@@ -1,31 +1,17 @@
-"""The plots of a run: each function writes PNG files, 1,000 pixels wide, and opens no window.
+"""The plots of a run and of an evaluation: each function writes PNG files and opens no window."""
 
-Colours are those of Okabe and Ito, which colour-blind people can tell apart; nothing is told by colour alone.
-"""
-
-import io
 import math
 from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from digits.data.mnist import WRONGLY_LABELLED
-from digits.files import write_atomically
-from digits.report.tables import DATASETS, per_digit
-
-History = list[dict[str, float]]
-WIDTH, DPI = 8.0, 125  # inches, dots per inch
-GREEN, RED = "#007A59", "#BF4000"  # the palette's bluish green and vermilion, darkened for small text on white
-SPLITS = (  # key in the history, name in the legend, colour, marker
-    ("train", "training", "#0072B2", "o"),
-    ("val", "validation", "#E69F00", "s"),
-    ("test_each_epoch", "test split, scored after each epoch as the original did; nothing is selected by it", RED, "^"),
-)
+from digits.report.curves import History, draw_curves
+from digits.report.figure import BLUE, GREEN, RED, WIDTH, new_figure, save
+from digits.report.reliability import draw_reliability
+from digits.report.tables import per_digit
 
 
 def draw_all(
@@ -36,61 +22,27 @@ def draw_all(
     labels: ArrayLike,
     probabilities: ArrayLike,
     predicted: ArrayLike | None = None,
+    note: str = "",
 ) -> None:
-    """Write accuracy.png, loss.png, confusion.png, ten_digits.png and mistakes.png to ``folder``.
+    """Write accuracy.png, loss.png, mistakes.png, confusion.png, reliability.png and ten_digits.png to ``folder``.
 
     Args:
         folder: where to write; created if it does not exist.
         dataset: "mnist", "mnist-5k" or another name, which every title shows.
-        history: one row per epoch, see ``draw_curves``; None for no curves.
+        history: one row per epoch, see :func:`~digits.report.curves.draw_curves`; None for no curves.
         images: test images, (N, 28, 28) or (N, 1, 28, 28): integers 0 to 255 or floats 0 to 1, high = ink.
         labels: true digits (N,), integers 0 to 9.
         probabilities: softmax of the logits, (N, 10).
         predicted: predicted digits (N,), -1 where not exactly one was read; by default the most probable ones.
+        note: goes below the curves.
     """
     predicted = np.asarray(probabilities).argmax(axis=1) if predicted is None else predicted
     if history is not None:
-        draw_curves(history, dataset, folder)
+        draw_curves(history, dataset, folder, note)
     draw_confusion(labels, predicted, dataset, folder / "confusion.png")
+    draw_reliability(labels, probabilities, dataset, folder / "reliability.png")
     draw_ten(images, labels, predicted, dataset, folder / "ten_digits.png")
     draw_mistakes(images, labels, probabilities, dataset, folder / "mistakes.png", predicted)
-
-
-def draw_curves(history: History, dataset: str, folder: Path) -> None:
-    """Write accuracy.png and loss.png to ``folder``: training and validation by epoch.
-
-    Each row of ``history`` is an epoch: ``epoch`` (from 1) and, as far as they are known, ``loss`` and
-    ``sparse_accuracy`` (in [0, 1]), prefixed by ``train/``, ``val/`` or ``test_each_epoch/``. A value that is missing,
-    None or not finite becomes a gap.
-    """
-    epochs = [row.get("epoch") or number for number, row in enumerate(history, start=1)]
-    marker_size = 4 if len(history) <= 30 else 2.5
-    for name, metric, scale, unit in (("accuracy", "sparse_accuracy", 100, " (%)"), ("loss", "loss", 1, "")):
-        figure = _figure(f"{name.capitalize()} by epoch", dataset, height=5)
-        axes = figure.subplots()
-        axes.set(xlabel="epoch", ylabel=name + unit)
-        drawn = []
-        for split, label, colour, marker in SPLITS:
-            y = scale * np.array([row.get(f"{split}/{metric}") for row in history], dtype=float)  # None becomes NaN
-            if (known := y[np.isfinite(y)]).size:
-                end = f"{label}: {known[-1]:.2f}% at the end" if unit else f"{label}: {known[-1]:.4f} at the end"
-                axes.plot(epochs, y, color=colour, marker=marker, markersize=marker_size, label=end)
-                drawn.append(known)
-        if drawn:
-            values = np.concatenate(drawn)
-            if unit:
-                _cut_off_lowest(axes, values, ends=[known[-1] for known in drawn])
-            elif values.min() > 0 and values.max() > 10 * values.min():
-                axes.set_yscale("log")
-                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axes.yaxis.set_major_formatter("{x:g}")
-            figure.legend(loc="outside lower center", frameon=False)
-        else:
-            axes.text(0.5, 0.5, "no epoch was finished", transform=axes.transAxes, ha="center")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        _save(figure, folder / f"{name}.png")
 
 
 def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: Path) -> None:
@@ -102,7 +54,9 @@ def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: 
     counts = np.zeros((10, 10), dtype=int)
     np.add.at(counts, (labels[predicted >= 0], predicted[predicted >= 0]), 1)
     mistakes = np.ma.masked_array(counts, mask=np.eye(10, dtype=bool))
-    figure = _figure(f"Confusion matrix: {counts.trace():,} of {len(labels):,} test images read correctly", dataset, 7)
+    figure = new_figure(
+        f"Confusion matrix: {counts.trace():,} of {len(labels):,} test images read correctly", dataset, 7
+    )
     axes = figure.subplots()
     colours = colormaps["Oranges"].with_extremes(bad="#dce9f2")  # the diagonal: its counts would dwarf the mistakes
     axes.imshow(mistakes, cmap=colours, vmin=0, vmax=max(1.5 * mistakes.max(), 5))  # 1.5 keeps black text legible
@@ -115,7 +69,7 @@ def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: 
     for side in (axes, shares):
         side.tick_params(length=0)
         side.spines[:].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_ten(images: ArrayLike, labels: ArrayLike, predicted: ArrayLike, dataset: str, path: Path) -> None:
@@ -168,7 +122,7 @@ def draw_robustness(rows: list[dict[str, str | float | int]], dataset: str, path
     """
     names = list(dict.fromkeys(str(row["corruption"]) for row in rows[1:]))
     columns = 3
-    figure = _figure(
+    figure = new_figure(
         "Errors on images that were made worse", dataset, height=2.2 * math.ceil(len(names) / columns) + 0.6
     )
     cells = list(figure.subplots(-(-len(names) // columns), columns, squeeze=False, sharey=True).flat)
@@ -178,7 +132,7 @@ def draw_robustness(rows: list[dict[str, str | float | int]], dataset: str, path
     for axes, name in zip(cells, names, strict=False):
         found = [row for row in rows if row["corruption"] == name]
         shares = [100 * float(row["errors"]) / float(row["images"]) for row in found]
-        axes.plot([f"{row['size']:g}" for row in found], shares, color="#0072B2", marker="o")
+        axes.plot([f"{row['size']:g}" for row in found], shares, color=BLUE, marker="o")
         axes.axhline(base, color="black", linewidth=0.8, linestyle="--")
         axes.set_yscale("symlog", linthresh=0.1)
         axes.set_ylim(0, 100)
@@ -186,7 +140,7 @@ def draw_robustness(rows: list[dict[str, str | float | int]], dataset: str, path
         axes.set_title(name, fontsize=11)
         axes.set_xlabel(str(found[0]["unit"]), fontsize=9)
         axes.grid(alpha=0.3)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _digit_text(digit: int) -> str:
@@ -200,7 +154,7 @@ def _draw_gallery(
     images = np.asarray(images)
     rows = math.ceil(len(captions) / columns)
     font_size = 11 if columns < 8 else 8
-    figure = _figure(title, dataset, height=0.65 + rows * (WIDTH / columns + 0.025 * font_size))
+    figure = new_figure(title, dataset, height=0.65 + rows * (WIDTH / columns + 0.025 * font_size))
     cells = list(figure.subplots(rows, columns, squeeze=False).flat) if rows else []
     for axes in cells[len(images) :]:  # the last row may not be full
         axes.axis("off")
@@ -210,26 +164,4 @@ def _draw_gallery(
         axes.set_title(caption, color=colour, fontsize=font_size, pad=3)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("#cccccc")
-    _save(figure, path)
-
-
-def _cut_off_lowest(axes: Axes, values: NDArray[np.float64], ends: list[float]) -> None:
-    """Cut off the lowest accuracies, so that 99.x % is legible; the label says how many points are not shown."""
-    low, high = min(np.quantile(values, 0.15), *ends), values.max()
-    margin = max(0.08 * (high - low), 0.05)
-    axes.set_ylim(low - margin, min(high + margin, 100 + margin / 2))
-    if below := int((values < low - margin).sum()):
-        axes.set_xlabel(f"epoch\n(points below the picture: {below}, the lowest at {values.min():.1f}%)")
-
-
-def _figure(title: str, dataset: str, height: float) -> Figure:
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")  # without pyplot, so without a window
-    figure.suptitle(f"{title}\n{DATASETS.get(dataset, dataset)}")
-    return figure
-
-
-def _save(figure: Figure, path: Path) -> None:
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, png.getvalue())
+    save(figure, path)

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from digits.files import write_atomically
+from digits.report.next_steps import next_steps
 from digits.report.tables import DATASETS, duration, one_line
 
 VAL_ACCURACY = "val/sparse_accuracy"
@@ -85,6 +86,10 @@ def report_sweep(sweep_dir: Path, console: Console | None = None) -> int:
     writer.writerows(rows)
     write_atomically(sweep_dir / "sweep.csv", text.getvalue().encode())
     console.print(Text(str(sweep_dir / "sweep.csv")), soft_wrap=True)
+    if rows[0]["status"] == "completed" and rows[0][VAL_ACCURACY] is not None:  # then the first is the best one
+        best, dataset = sweep_dir / rows[0]["job"], rows[0]["dataset"]
+        for line in next_steps(best, dataset, sweep_dir, f"Next, with the best, job {rows[0]['job']}:"):
+            console.print(Text(line), soft_wrap=True)
     return sum(row["status"] != "completed" for row in rows)
 
 

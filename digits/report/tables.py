@@ -4,10 +4,8 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -15,15 +13,20 @@ from rich.text import Text
 from digits.errors import DigitsError
 from digits.files import write_atomically
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 DATASETS = {"mnist": "MNIST", "mnist-5k": "mnist-5k: the 5,000 embedded digits, does not compare with full MNIST"}
 
 
-def per_digit(labels: ArrayLike, predicted: ArrayLike) -> list[dict[str, float | int]]:
+def per_digit(labels: "ArrayLike", predicted: "ArrayLike") -> list[dict[str, float | int]]:
     """One row per digit, 0 to 9: ``digit``, ``images``, ``correct``, ``precision`` and ``recall`` (both in [0, 1]).
 
     The precision of a digit that was never predicted is 0.0, and so is the recall of one without images. ``labels`` and
     ``predicted`` are the true and the predicted digits (N,), integers 0 to 9.
     """
+    import numpy as np  # not with the module, as `train.py --help` would wait for it
+
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     rows: list[dict[str, float | int]] = []
     for digit in range(10):

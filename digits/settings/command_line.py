@@ -1,5 +1,6 @@
 """Check a whole command line, sweeps included, before Hydra makes a folder and before a device starts."""
 
+import argparse
 import re
 import shlex
 from pathlib import Path
@@ -36,14 +37,31 @@ def check_command_line(arguments: list[str]) -> None:
         raise ConfigError(f"{unknown[0]}: overrides stand together; put -m before or behind all of them")
     if options.help or options.hydra_help or options.info or options.shell_completion:
         return
-    if options.config_path or options.config_name or options.config_dir:
-        return  # another configuration than the project's: its jobs are checked when they start
+    if _is_of_another(options):
+        return  # its jobs are checked when they start
     try:
         overrides = _parse(options.overrides)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             for job in _jobs(overrides, options.multirun):
                 check_settings(compose("train", job))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
+        raise ConfigError(message_of(error)) from error
+
+
+def settings_for_help(arguments: list[str]) -> DictConfig | None:
+    """What ``arguments`` compose, of a sweep the first job, if they ask for help and it is on the project's settings.
+
+    Raises:
+        ConfigError: as above, but whether the values are allowed is not checked.
+    """
+    options, _ = get_args_parser().parse_known_args(arguments)
+    if not options.help or options.hydra_help or _is_of_another(options):
+        return None
+    try:
+        job = _jobs(_parse(options.overrides), options.multirun)[0]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("train", [override.removeprefix("++") for override in job])
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(message_of(error)) from error
 
 
@@ -55,6 +73,11 @@ def configure(overrides: list[str]) -> Config:
             return check_settings(compose("train", [_forced(override) for override in parsed]))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
         raise ConfigError(message_of(error)) from error
+
+
+def _is_of_another(options: argparse.Namespace) -> bool:
+    """Whether another configuration than the project's is asked for."""
+    return bool(options.config_path or options.config_name or options.config_dir)
 
 
 def _parse(overrides: list[str]) -> list[Override]:
@@ -114,5 +137,5 @@ def message_of(error: Exception) -> str:
     """What Hydra or OmegaConf says is wrong, on one line, without its search path."""
     text = str(error) or str(error.__cause__)
     text = re.split(r"\n\s*Config search path|\n\s*full_key|\n\s*See https?:", text)[0]
-    text = text.replace("\nTo", ". To").replace("'++", "'")  # what _forced put before the key
+    text = re.sub(r"\.?\nTo", ". To", text).replace("'++", "'")  # what _forced put before the key
     return re.sub(r"\s+", " ", text).strip()

@@ -94,10 +94,13 @@ class DigitClassifier(L.LightningModule):
         self.log_split("test", "test")
 
     def log_split(self, split: str, prefix: str) -> None:
-        """Log ``<prefix>/loss`` and ``<prefix>/sparse_accuracy`` of what ``split`` has seen, and begin anew."""
+        """Report ``<prefix>/loss`` and ``<prefix>/sparse_accuracy`` of what ``split`` has seen, and begin anew.
+
+        To Lightning's callbacks, that is; from the history they go into TensorBoard's event file.
+        """
         loss, accuracy = self.measured(split)
-        self.log(f"{prefix}/loss", loss, batch_size=1)
-        self.log(f"{prefix}/sparse_accuracy", accuracy, batch_size=1)
+        self.log(f"{prefix}/loss", loss, batch_size=1, logger=False)
+        self.log(f"{prefix}/sparse_accuracy", accuracy, batch_size=1, logger=False)
         self._metric(split).reset()
 
     def measured(self, split: str) -> Tensor:

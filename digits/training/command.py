@@ -19,7 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from digits.errors import DigitsError
-from digits.settings.command_line import CONF, check_command_line, check_settings, message_of
+from digits.settings.command_line import CONF, check_command_line, check_settings, message_of, settings_for_help
+from digits.settings.help import help_text
 from digits.training.interruption import Interrupted, Interruption
 from digits.training.start import StartCheck
 
@@ -52,6 +53,9 @@ def main(arguments: list[str], program: str) -> None:
     try:
         with Interruption():
             check_command_line(arguments)
+            if (settings := settings_for_help(arguments)) is not None:
+                print(help_text(program_words(program), settings), flush=True)
+                return
             try:
                 run()
             finally:
@@ -82,6 +86,7 @@ def run(settings: DictConfig) -> float:
     """One run, alone or as one of a sweep; returns what a sweeper maximises, the validation accuracy."""
     from lightning.pytorch.utilities import rank_zero_only
 
+    from digits.report.next_steps import print_next_steps
     from digits.report.tables import print_run, write_json  # with torch and Lightning: `--help` need not wait for them
     from digits.training.run import train
 
@@ -103,6 +108,8 @@ def run(settings: DictConfig) -> float:
         sys.exit(getattr(error, "exit_status", 1))
     try:
         rank_zero_only(print_run)(summary)  # of several hosts the first
+        if hydra_config.mode == RunMode.RUN:  # a sweep has its own, below its table
+            rank_zero_only(print_next_steps)(summary)
         sys.stdout.flush()
     except OSError as error:  # the reader of a pipe has gone, or a disk is full
         _print_no_more()
@@ -132,8 +139,13 @@ def resume_command(program: str, arguments: Sequence[str], overrides: Sequence[s
     if not re.fullmatch(r"[A-Za-z0-9_./-]+", folder):
         folder = '"' + folder.replace('"', '\\"') + '"'
     environment = [f"{name}={shlex.quote(os.environ[name])}" for name in ENVIRONMENT if name in os.environ]
-    python = ["python", program] if program.endswith(".py") else program.split()
+    python = program_words(program).split()
     return " ".join([*environment, shlex.join([*python, *kept, *own, *of_hydra, f"hydra.run.dir={folder}"])])
+
+
+def program_words(program: str) -> str:
+    """What is typed to call ``program``: `python train.py` or `digits train`."""
+    return f"python {program}" if program.endswith(".py") else program
 
 
 def _print_no_more() -> None:

@@ -20,8 +20,8 @@ log = logging.getLogger("digits")
 class History(L.Callback):
     """One row of measurements an epoch, in ``rows`` and in ``metrics.csv``; it survives in the checkpoint.
 
-    Columns: epoch (from 1), train/… and val/… (loss, sparse_accuracy), learning_rate, images_per_second (training
-    alone), train_seconds.
+    Columns: epoch (from 1), step (how many were taken up to its end), train/… and val/… (loss, sparse_accuracy),
+    learning_rate, images_per_second (training alone), train_seconds.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -58,7 +58,7 @@ class History(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Add a row, write the table, and log the epoch as one line."""
         pl_module.log_split("fit", "train")  # here, as Lightning calls the module's own hook after the callbacks'
-        row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if "/" in key}
         row |= {key: value for key, value in metrics.items() if self._validated or key.startswith("train/")}
         rate = trainer.optimizers[0].param_groups[0]["lr"]

@@ -29,8 +29,10 @@ from digits.training.classifier import DigitClassifier
 from digits.training.history import History
 from digits.training.interruption import Interrupted, Interruption
 from digits.training.run_folder import LAST, begin, checkpoints_to_resume, is_complete, locked
+from digits.training.run_log import log_result, log_settings, warnings_logged
 from digits.training.setup import set_up
 from digits.training.summary import summarize
+from digits.training.tensorboard import add_result
 
 log = logging.getLogger("digits")
 
@@ -59,7 +61,7 @@ def train(
     created = not run_dir.exists()
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with Interruption() as interruption, locked(run_dir):
+        with warnings_logged(), Interruption() as interruption, locked(run_dir):
             summary = _train(config, run_dir, interruption, {"overrides": overrides, "resume_command": command})
     finally:
         if created:
@@ -87,6 +89,7 @@ def _train(config: Config, run_dir: Path, interruption: Interruption, called: di
         log.info("going on from %s", resumed)
     check_target(run_dir / "model")
     begin(config, run_dir, fresh=resumed is None or not resumed.resolve().is_relative_to(run_dir.resolve()))
+    log_settings(config)
     common = called | {"run_dir": str(run_dir)}
     try:
         try:
@@ -103,7 +106,9 @@ def _train(config: Config, run_dir: Path, interruption: Interruption, called: di
         if trainer.is_global_zero:
             if summary["status"] == "completed" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 save_model(run_dir / "model", network, summary, run_dir / "plots")
+                add_result(trainer, config, summary, run_dir / "plots" / "mistakes.png")
             write_json(run_dir / "summary.json", summary)  # last: what it says is complete, is
+            log_result(summary)
     except Exception as error:
         if isinstance(error, OSError) and error.filename is None:  # as of a disk that is full
             error = OSError(error.errno, error.strerror, str(run_dir))
@@ -159,8 +164,23 @@ def report(
     name = data.digits.name
     if trainer.is_global_zero:
         shown = (images.numpy(), labels.numpy(), probabilities.numpy())
-        plots.draw_all(run_dir / "plots", name, history.rows, *shown)
+        plots.draw_all(run_dir / "plots", name, history.rows, *shown, note=why_validation_differs(config))
     return network, score(probabilities, labels, mnist_test=name == "mnist") | {"temperature": network.temperature}
+
+
+def why_validation_differs(config: Config) -> str:
+    """The sentence below the curves that says what training has and validation has not, and the other way round."""
+    used = {
+        "dropout": config.model.conv_dropout or config.model.dense_dropout,
+        "augmentation": config.recipe.augmentation,
+        "label smoothing": config.recipe.label_smoothing,
+    }
+    *names, last = [name for name, value in used.items() if value] or [""]
+    what = f"{', '.join(names)} and {last}" if names else last
+    split = "the test split" if config.data.test_each_epoch else "validation"
+    reasons = [f"{what} {'are' if names else 'is'} active in training only"] if what else []
+    reasons += [f"{split} uses averaged weights"] if config.recipe.ema_decay else []
+    return f"Why {split} can look better than training: {', and '.join(reasons)}." if reasons else ""
 
 
 def selects_best_epoch(config: Config) -> bool:

@@ -118,13 +118,15 @@ def checkpoints_to_resume(config: Config, run_dir: Path) -> list[Path]:
 def begin(config: Config, run_dir: Path, fresh: bool) -> None:
     """Note what the run is started with; from here on what an earlier one left in the folder is no longer true of it.
 
-    With ``fresh`` the checkpoints and figures of an earlier run are removed; its model stays until there is a new one.
+    With ``fresh`` the checkpoints and figures of an earlier run are removed, TensorBoard's among them; its model stays
+    until there is a new one.
     """
-    outdated = ["summary.json"]
+    outdated = [run_dir / "summary.json"]
     if fresh:
-        outdated += ["metrics.csv", *(f"checkpoints/{name}" for name in (LAST, PREVIOUS, BEST))]
-    for name in outdated:
-        (run_dir / name).unlink(missing_ok=True)
+        outdated += [run_dir / "metrics.csv", run_dir / "hparams.yaml", *run_dir.glob("events.out.tfevents.*")]
+        outdated += [run_dir / "checkpoints" / name for name in (LAST, PREVIOUS, BEST)]
+    for path in outdated:
+        path.unlink(missing_ok=True)
     write_atomically(run_dir / RECORD, OmegaConf.to_yaml(OmegaConf.create(config.model_dump(mode="json"))).encode())
 
 

@@ -23,6 +23,7 @@ from digits.training.interruption import Interruption
 from digits.training.placement import PROFILERS, place
 from digits.training.progress import Progress
 from digits.training.step_limit import StepLimit, steps_allowed
+from digits.training.tensorboard import EpochFigures
 
 log = logging.getLogger("digits")
 MIN_IMAGES_TO_COMPILE = 1_000_000  # compiling takes as long as it saves on some 200,000 images (docs/recipe.md)
@@ -65,7 +66,7 @@ def set_up(
     data = data or DigitDataModule(**dict(config.data), seed=config.seed, eval_batch_size=eval_batch_size)
     data.setup()
     history = History(run_dir)
-    readers: list[L.Callback] = [history, RNGState(backend)]
+    readers: list[L.Callback] = [history, EpochFigures(history), RNGState(backend)]
     if config.trainer.enable_progress_bar:
         readers.append(Progress(history))
     if config.trainer.enable_checkpointing and not config.trainer.fast_dev_run:

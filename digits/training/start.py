@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from digits.errors import DigitsError
+from digits.report.next_steps import print_next_steps
 from digits.report.tables import print_run, read_summary
 from digits.settings.command_line import check_settings
 from digits.training.run_folder import RECORD, checkpoints_to_resume, is_complete, locked
@@ -96,6 +97,8 @@ class StartCheck(Callback):
             print(f"{sys.argv[0]}: {text}", file=sys.stderr)
             sys.exit(1)
         if complete:
-            print_run(read_summary(run_dir) or {})
+            summary = read_summary(run_dir) or {}
+            print_run(summary)
+            print_next_steps(summary)
             print("This run is complete: nothing is left to do. resume=false starts it afresh.")
             sys.exit(0)

@@ -19,6 +19,8 @@ from digits.exchange.model_folder import load_model
 from digits.network import WEIGHTS
 from digits.training.run import train
 
+PLOTS = {"mistakes.png", "confusion.png", "reliability.png", "ten_digits.png"}
+
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -62,7 +64,7 @@ def test_one_model_is_no_ensemble(finished: Path, capsys: pytest.CaptureFixture[
 
 def test_summary_and_plots_are_saved(finished: Path, tmp_path: Path):
     assert main(["evaluate", str(finished), "--data", "mnist5k", "--save", str(tmp_path)]) == 0
-    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"confusion.png", "mistakes.png", "ten_digits.png"}
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == PLOTS
     assert json.loads((tmp_path / "summary.json").read_text())["test_images"] == 1000
 
 
@@ -180,7 +182,7 @@ def test_pictures_have_their_table_and_plots(pictures: Path, tmp_path: Path, cap
     assert "none found in 1 pictures, several in 1; all of them are errors" in table
     assert f"Not read: {pictures / '3' / 'damaged.png'}: is no picture" in table
     assert "test split" not in table
-    assert {path.name for path in (tmp_path / "plots").iterdir()} == {"confusion.png", "mistakes.png", "ten_digits.png"}
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == PLOTS
 
 
 @pytest.mark.parametrize(

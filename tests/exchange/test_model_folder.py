@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
+from digits import HOMEPAGE
 from digits.errors import ConfigError, DigitsError
 from digits.evaluation.inference import predict_logits
 from digits.exchange.card import model_card
 from digits.exchange.model_folder import export, load_model, save_model
-from digits.network import DeepDigits
+from digits.network import WEIGHTS, DeepDigits
 
 
 @pytest.fixture
@@ -75,6 +77,26 @@ def test_every_picture_of_the_card_is_in_the_folder(finished: Path):
     pictures = [line.split("](")[1][:-1] for line in (model / "README.md").read_text().splitlines() if line[:2] == "!["]
     assert pictures
     assert all((model / picture).is_file() for picture in pictures)
+
+
+def test_the_card_shows_the_most_interesting_pictures_first_each_with_its_caption(finished: Path):
+    lines = (finished / "model" / "README.md").read_text().splitlines()
+    pictures = {line[2 : line.index("]")]: lines[i + 2] for i, line in enumerate(lines) if line[:2] == "!["}
+    assert [*pictures] == ["mistakes", "confusion", "reliability", "accuracy", "loss", "ten digits"]
+    assert all(caption[0] == caption[-1] == "*" for caption in pictures.values())
+
+
+def test_the_card_says_where_the_project_is_and_how_it_is_installed(finished: Path):
+    card = (finished / "model" / "README.md").read_text()
+    assert f"[DeepDigits]({HOMEPAGE})" in card
+    assert f"\npip install git+{HOMEPAGE}\n" in card
+    assert f"\nurl = {HOMEPAGE}\n" in (ROOT / "setup.cfg").read_text()
+
+
+def test_the_card_of_the_packages_own_weights_is_the_one_that_they_would_get_now():
+    pictures = [path.name for path in (WEIGHTS / "plots").iterdir()]
+    summary = json.loads((WEIGHTS / "summary.json").read_text())
+    assert (WEIGHTS / "README.md").read_text("utf-8") == model_card(summary, load_model(), pictures)
 
 
 def test_a_model_is_not_exported_onto_itself(finished: Path):
@@ -193,7 +215,7 @@ def test_a_model_that_is_neither_here_nor_on_the_hub_is_one_line(monkeypatch: py
 def test_a_torch_file_is_loaded_with_its_settings(tmp_path: Path, images: torch.Tensor):
     network = DeepDigits(conv_dropout=0.1, dense_dropout=0.3, l2=0.0, temperature=0.6)
     save_model(tmp_path / "model", network)
-    export(tmp_path / "model", tmp_path / "there" / "model.pt", format="torch")
+    export(tmp_path / "model", tmp_path / "there" / "model.pt")
     loaded = load_model(tmp_path / "there" / "model.pt")
     assert loaded.arguments() == network.arguments()
     assert not loaded.training
@@ -220,21 +242,38 @@ def test_another_torch_file_is_refused(tmp_path: Path, content: object):
 
 
 @pytest.mark.parametrize(("format", "suffixes"), [("torch", ".pt"), ("onnx", ".onnx"), ("keras", ".keras or .h5")])
-def test_a_file_is_named_after_its_format(tmp_path: Path, format: str, suffixes: str):
-    with pytest.raises(ConfigError, match=rf"model\.bin: the name of a file of --format {format} ends in {suffixes}$"):
-        export(None, tmp_path / "model.bin", format=format)
+@pytest.mark.parametrize("name", ["model.bin", "model.foo", "model"])
+def test_a_name_that_contradicts_the_format_is_refused(tmp_path: Path, name: str, format: str, suffixes: str):
+    with pytest.raises(ConfigError, match=rf"{name}: the name of a file of --format {format} ends in {suffixes}$"):
+        export(None, tmp_path / name, format=format)
 
 
-@pytest.mark.parametrize(("name", "format"), [("model.pt", "torch"), ("model.onnx", "onnx"), ("model.h5", "keras")])
-def test_no_folder_is_named_as_a_file(tmp_path: Path, name: str, format: str):
-    with pytest.raises(ConfigError, match=rf"for a file add --format {format}$"):
+@pytest.mark.parametrize("name", ["model", "made/model", "model.v2/", "there.v2"])
+def test_what_has_no_ending_or_a_slash_or_is_a_folder_becomes_a_folder(name: str, tmp_path: Path):
+    (tmp_path / "there.v2").mkdir()
+    export(None, f"{tmp_path}/{name}")
+    assert (tmp_path / name / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["model.foo", "model.PT", "model.safetensors"])
+def test_an_unknown_ending_is_refused_and_the_known_ones_are_named(name: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match=rf"known are \.pt, \.onnx, \.keras, \.h5; for a folder write .*{name}/$"):
         export(None, tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "format"), [("model.pt", "torch"), ("model.onnx", "onnx"), ("model.h5", "keras")])
-def test_only_a_folder_has_half_the_size(tmp_path: Path, name: str, format: str):
-    with pytest.raises(ConfigError, match=r"^--half: goes with --format safetensors only"):
-        export(None, tmp_path / name, half=True, format=format)
+@pytest.mark.parametrize("name", ["model.pt", "model.onnx", "model.h5"])
+def test_no_folder_is_named_as_a_file(name: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match="is named as a file, but would be a folder"):
+        export(None, tmp_path / name, format="safetensors")
+    with pytest.raises(ConfigError, match="is named as a file, but would be a folder"):
+        export(None, f"{tmp_path / name}/")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.onnx", "model.h5"])
+def test_only_a_folder_has_half_the_size(name: str, tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"^--half: goes with a folder only"):
+        export(None, tmp_path / name, half=True)
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path):

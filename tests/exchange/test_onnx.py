@@ -1,4 +1,4 @@
-"""`digits export --format onnx`: what ONNX Runtime makes of the file is what the network says."""
+"""`digits export model.onnx`: what ONNX Runtime makes of the file is what the network says."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ from digits.evaluation.inference import predict_logits
 from digits.exchange.onnx_file import save_onnx
 from digits.network import DeepDigits, to_input
 
-Run = Callable[[Tensor], tuple[Tensor, Tensor]]  # uint8 (N, 28, 28) -> logits, probabilities
+Run = Callable[[Tensor], tuple[Tensor, Tensor]]  # uint8 (N, 28, 28) -> probabilities, logits
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def network() -> DeepDigits:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    assert main(["export", str(path), "--format", "onnx"]) == 0
+    assert main(["export", str(path)]) == 0
     return path
 
 
@@ -42,27 +42,26 @@ def session(file: Path) -> onnxruntime.InferenceSession:
 @pytest.fixture(scope="module")
 def run(session: onnxruntime.InferenceSession) -> Run:
     def of_batches(images: Tensor) -> tuple[Tensor, Tensor]:
-        names = ["logits", "probabilities"]
-        outputs = [session.run(names, {"images": batch.numpy()}) for batch in images.split(500)]
-        logits, probabilities = zip(*outputs, strict=True)
-        return torch.from_numpy(np.concatenate(logits)), torch.from_numpy(np.concatenate(probabilities))
+        outputs = [session.run(None, {"images": batch.numpy()}) for batch in images.split(500)]
+        probabilities, logits = zip(*outputs, strict=True)
+        return torch.from_numpy(np.concatenate(probabilities)), torch.from_numpy(np.concatenate(logits))
 
     return of_batches
 
 
-def test_it_takes_pixels_and_gives_logits_and_probabilities(session: onnxruntime.InferenceSession):
+def test_it_takes_pixels_and_gives_probabilities_first_then_logits(session: onnxruntime.InferenceSession):
     ports = [(port.name, port.type, port.shape) for port in [*session.get_inputs(), *session.get_outputs()]]
     assert ports == [
         ("images", "tensor(uint8)", ["N", 28, 28]),
-        ("logits", "tensor(float)", ["N", 10]),
         ("probabilities", "tensor(float)", ["N", 10]),
+        ("logits", "tensor(float)", ["N", 10]),
     ]
 
 
 @pytest.mark.parametrize("size", [1, 7, 300])
 def test_it_takes_any_number_of_images(run: Run, network: DeepDigits, size: int):
     images = load_mnist5k().test_images[:size]
-    logits, probabilities = run(images)
+    probabilities, logits = run(images)
     torch.testing.assert_close(logits, predict_logits(network, images), atol=1e-3, rtol=0)
     with torch.no_grad():
         torch.testing.assert_close(probabilities, network.probabilities(to_input(images)), atol=1e-4, rtol=0)
@@ -71,7 +70,7 @@ def test_it_takes_any_number_of_images(run: Run, network: DeepDigits, size: int)
 @pytest.mark.parametrize("data", ["mnist5k", pytest.param("mnist", marks=needs_full_mnist)])
 def test_it_reads_every_test_image_as_the_network_does(run: Run, network: DeepDigits, data: str):
     images = load_digits(data, Path(os.environ.get("DIGITS_DATA_DIR", "")), offline_fallback=False).test_images
-    logits, expected = run(images)[0], predict_logits(network, images)
+    logits, expected = run(images)[1], predict_logits(network, images)
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=0)
     assert torch.equal(logits.argmax(1), expected.argmax(1))
 
@@ -80,7 +79,7 @@ def test_probabilities_are_at_the_models_temperature(tmp_path: Path):
     network, images = DeepDigits(temperature=3.0).eval(), load_mnist5k().test_images[:2]
     save_onnx(tmp_path / "model.onnx", network)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
-    logits, probabilities = map(torch.from_numpy, session.run(["logits", "probabilities"], {"images": images.numpy()}))
+    probabilities, logits = map(torch.from_numpy, session.run(None, {"images": images.numpy()}))
     torch.testing.assert_close(probabilities, (logits / 3).softmax(1))
 
 
@@ -111,6 +110,7 @@ def test_a_missing_package_is_one_line(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setitem(sys.modules, missing, None)  # import raises ImportError
-    assert main(["export", str(tmp_path / "model.onnx"), "--format", "onnx"]) == 1
-    assert capsys.readouterr().err == (f"digits: --format onnx: {missing} is not installed; pip install -e '.[onnx]'\n")
-    assert not (tmp_path / "model.onnx").exists()
+    file = tmp_path / "model.onnx"
+    assert main(["export", str(file)]) == 1
+    assert capsys.readouterr().err == (f"digits: {file}: {missing} is not installed; pip install -e '.[onnx]'\n")
+    assert not file.exists()

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from rich.cells import cell_len
+from rich.console import Console
 
 from digits.__main__ import main
 from digits.data.mnist import load_mnist5k
@@ -23,7 +25,7 @@ from digits.errors import DigitsError
 from digits.reading import predict as predicting
 from digits.reading.components import Box
 from digits.reading.picture import open_picture
-from digits.reading.predict import as_csv, as_json, as_text, find_pictures, interruptible
+from digits.reading.predict import as_csv, as_json, as_text, find_pictures, interruptible, print_row
 from digits.reading.reader import Digit
 from digits.report.annotate import ANNOTATED_SUFFIX, MAX_PICTURE_SIDE, draw_reading
 
@@ -79,14 +81,13 @@ def blank(size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
 def test_a_line_a_file_in_natural_order(scans: Path, capsys):
     status, lines, errors = run(capsys, scans)
     assert (status, errors) == (0, [])
-    assert [line.removeprefix(f"{scans}/").split("  ")[0].strip() for line in lines] == [
+    assert [line.removeprefix(f"{scans}/").split("\t")[0] for line in lines] == [
         "2.jpg",
         "10.png",
         "blank.png",
         "two rows/снимок 1.png",
     ]
-    assert [line.split()[-2] for line in lines] == ["3", "407", "no", "123/45"]
-    assert lines[2].endswith("  no digit")
+    assert [line.split("\t")[1] for line in lines] == ["3", "407", "no digit", "123/45"]
 
 
 def test_single_files_come_in_the_order_given(scans: Path, capsys):
@@ -113,14 +114,41 @@ def test_the_model_is_the_one_named(tmp_path: Path, scans: Path, capsys):
 # ---- the forms
 
 
-def test_text_is_aligned_and_names_the_least_certain_digit():
-    digits = [digit(1, 0, 0.93), digit(2, 0, 0.871), digit(3, 1, 0.9)]
-    assert as_text("a.png", digits, 8) == "a.png     12/3           87.1%"
-    assert as_text("longer.png", [], 8) == "longer.png  no digit"
+def test_text_has_tabs_between_name_digits_and_the_least_confidence():
+    assert as_text("a b.png", [digit(1, 0, 0.93), digit(2, 0, 0.971), digit(3, 1, 0.95)]) == "a b.png\t12/3\t93.0%"
+    assert as_text("a.png", []) == "a.png\tno digit"
+
+
+def test_a_question_mark_follows_each_digit_of_less_than_90_percent():
+    assert as_text("a.png", [digit(1, 0, 0.8999), digit(2, 0, 0.9), digit(3, 1, 0.5)]).split("\t")[1] == "1?2/3?"
 
 
 def test_names_do_not_garble_the_terminal():
-    assert as_text("a\x1b[31m\n\udcff.png", [], 4) == "a?[31m??.png  no digit"
+    assert as_text("a\x1b[31m\n\t\udcff.png", []) == "a?[31m???.png\tno digit"
+
+
+def on_terminal(file: str, digits: list[Digit], name_width: int, **options) -> list[str]:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, highlight=False, **options)
+    print_row(console, file, digits, name_width)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("name", ["a.png", "写真/手書き数字.png", f"/home/{'folder/' * 20}写真 IMG_0042.jpg"])
+@pytest.mark.parametrize("count", [1, 20, 99])
+def test_neither_long_names_nor_many_digits_break_the_columns_of_a_terminal(name: str, count: int):
+    lines = on_terminal(name, [digit(7, confidence=0.95)] * count, 150, color_system=None)
+    assert [cell_len(line) for line in lines] == [80] * (1 + count // 21)
+    assert lines[0].endswith(" 95.0%")
+    assert lines[0].split("  ")[0].endswith(name[-10:])  # of a long path its end
+    assert "".join(line[-28:-8].strip() for line in lines) == "7" * count
+
+
+def test_doubtful_digits_are_coloured_on_a_terminal_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch):
+    digits = [digit(4, confidence=0.95), digit(2, confidence=0.7)]
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "4\x1b[1;33m2?\x1b[0m" in on_terminal("a.png", digits, 5, color_system="standard")[0]
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "33m" not in on_terminal("a.png", digits, 5, color_system="standard")[0]
 
 
 def test_json_has_boxes_probabilities_and_alternatives():

@@ -22,10 +22,11 @@ from PIL import Image
 from rich.console import Console
 from sklearn.metrics import precision_recall_fscore_support
 
+from digits.evaluation.scoring import score
 from digits.report import plots, tables
 
 ROOT = Path(tables.__file__).parents[2]
-PICTURES = ["accuracy.png", "loss.png", "confusion.png", "ten_digits.png", "mistakes.png"]
+PICTURES = ["accuracy.png", "loss.png", "mistakes.png", "confusion.png", "reliability.png", "ten_digits.png"]
 HISTORY = [
     {"epoch": 1, "train/loss": 1.2, "train/sparse_accuracy": 0.14, "val/loss": 0.5, "val/sparse_accuracy": 0.971},
     {"epoch": 2, "train/loss": 0.3, "train/sparse_accuracy": 0.98, "val/loss": 0.1, "val/sparse_accuracy": 0.985},
@@ -168,7 +169,7 @@ def test_every_picture_of_the_embedded_digits_says_that_it_does_not_compare(
     plots.draw_all(tmp_path, "mnist-5k", HISTORY, *read)
     assert [any("does not compare with full MNIST" in text for text in texts(figure)) for figure in figures] == [
         True
-    ] * 5
+    ] * 6
 
 
 def test_no_picture_of_full_mnist_says_so(full: Full) -> None:
@@ -182,20 +183,34 @@ def test_accuracy_is_drawn_in_percent(tmp_path: Path, figures: list[Figure]) -> 
     np.testing.assert_allclose(np.asarray(validation.get_ydata()), np.array([97.1, 98.5, 99.1, 99.4]))
 
 
+def test_every_point_of_the_curves_is_in_the_picture(tmp_path: Path, figures: list[Figure]) -> None:
+    perfect = {"epoch": 5, "train/loss": 0.0, "train/sparse_accuracy": 1.0, "val/sparse_accuracy": 0.1}
+    plots.draw_curves([*HISTORY, perfect], "mnist", tmp_path)
+    for figure in figures:
+        low, high = figure.axes[0].get_ylim()
+        drawn = np.concatenate([np.asarray(line.get_ydata()) for line in figure.axes[0].lines])
+        assert low < np.nanmin(drawn) and np.nanmax(drawn) < high
+
+
 def test_a_bad_first_epoch_does_not_flatten_the_accuracies_of_the_others(tmp_path: Path, figures: list[Figure]) -> None:
     plots.draw_curves(HISTORY, "mnist", tmp_path)
-    assert figures[0].axes[0].get_ylim()[0] > 90
+    axes = figures[0].axes[0]
+    heights = axes.transAxes.inverted().transform(axes.transData.transform([(1, 14), (1, 98), (1, 99.4)]))[:, 1]
+    assert heights[2] - heights[1] > 0.2 > heights[0] > 0
 
 
-def test_points_outside_the_accuracy_picture_are_named(tmp_path: Path, figures: list[Figure]) -> None:
-    plots.draw_curves(HISTORY, "mnist", tmp_path)
-    assert "points below the picture: 1, the lowest at 14.0%" in figures[0].axes[0].get_xlabel()
+def test_no_accuracy_above_100_percent_is_on_the_axis(tmp_path: Path, figures: list[Figure]) -> None:
+    plots.draw_curves([{"epoch": 1, "train/sparse_accuracy": 1.0}], "mnist", tmp_path)
+    assert max(figures[0].axes[0].get_yticks()) == 100
 
 
-def test_the_last_accuracy_of_every_series_is_in_the_picture(tmp_path: Path, figures: list[Figure]) -> None:
-    collapsed = {"epoch": 5, "train/sparse_accuracy": 0.1, "val/sparse_accuracy": 0.994}
-    plots.draw_curves([*HISTORY, collapsed], "mnist", tmp_path)
-    assert figures[0].axes[0].get_ylim()[0] < 10
+def test_the_curves_say_why_training_and_validation_differ_where_there_are_both(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    alone = [{"epoch": 1, "train/loss": 1.0, "train/sparse_accuracy": 0.9}]
+    for history in (HISTORY, alone):
+        plots.draw_curves(history, "mnist", tmp_path, "Dropout is active in training only.")
+    assert ["Dropout is active in training only." in texts(figure) for figure in figures] == [True, True, False, False]
 
 
 def test_a_test_split_scored_after_each_epoch_is_labelled_as_that(tmp_path: Path, figures: list[Figure]) -> None:
@@ -251,6 +266,28 @@ def test_confusion_has_true_digits_down_and_predicted_digits_across(
 def test_confusion_of_no_images_is_drawn(tmp_path: Path) -> None:
     plots.draw_confusion(np.array([]), np.array([]), "mnist", tmp_path / "confusion.png")
     assert pixels(tmp_path / "confusion.png").shape[1] == 1000
+
+
+def test_reliability_has_the_calibration_error_of_the_summary(
+    read: Read, tmp_path: Path, figures: list[Figure]
+) -> None:
+    plots.draw_reliability(read.labels, read.probabilities, "mnist", tmp_path / "reliability.png")
+    scores = score(torch.from_numpy(read.probabilities), torch.from_numpy(read.labels), mnist_test=False)
+    assert f"expected calibration error {scores['test/ece']:.2%} over 1,000 test images" in figures[0].get_suptitle()
+
+
+def test_reliability_shows_how_many_images_have_each_confidence(tmp_path: Path, figures: list[Figure]) -> None:
+    sure, unsure = np.eye(10)[3], np.full(10, 0.1)
+    plots.draw_reliability([3, 3, 5], np.stack([sure, sure, unsure]), "mnist", tmp_path / "reliability.png")
+    upper, lower = figures[0].axes
+    assert [text.get_text() for text in lower.texts] == ["1", "2"]
+    (points,) = upper.containers
+    np.testing.assert_allclose(points[0].get_xydata(), [(10, 0), (100, 100)])
+
+
+def test_reliability_of_no_images_is_drawn(tmp_path: Path) -> None:
+    plots.draw_reliability(np.array([]), np.zeros((0, 10)), "mnist", tmp_path / "reliability.png")
+    assert pixels(tmp_path / "reliability.png").shape[1] == 1000
 
 
 def test_ten_digits_are_green_where_right_and_red_where_wrong(

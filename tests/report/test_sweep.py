@@ -265,6 +265,14 @@ def test_more_overrides_than_80_columns_hold_share_one(tmp_path: Path) -> None:
     assert all(f"{name}=1" in output for name in names)
 
 
+def test_a_sweep_ends_with_what_to_do_with_its_best_job(tmp_path: Path) -> None:
+    for number, accuracy in enumerate((0.98, 0.99)):
+        job(tmp_path, str(number), [f"seed={number}"], val=accuracy)
+        (tmp_path / str(number) / "model").mkdir()
+        (tmp_path / str(number) / "model" / "model.safetensors").touch()
+    assert f"\n  digits predict PICTURE --model {tmp_path / '1'}\n" in report(tmp_path)
+
+
 def test_jobs_that_differ_by_the_seed_alone_end_with_mean_and_standard_deviation(tmp_path: Path) -> None:
     for seed, errors in enumerate((30, 36, 33)):
         job(tmp_path, str(seed), [f"seed={seed}"], test=1 - errors / 10_000, **{"test/errors": errors})

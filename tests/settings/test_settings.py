@@ -9,7 +9,10 @@ import pytest
 from conftest import ROOT, configure
 
 from digits.errors import ConfigError
-from digits.settings.command_line import CONF, check_command_line
+from digits.settings.command_line import CONF, check_command_line, settings_for_help
+from digits.settings.help import help_text
+from digits.settings.schema import Config
+from digits.settings.wording import fields_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -17,8 +20,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("model.dense_dropout=1.5", "a number from 0 up to, not including, 1"),
-        ("model.conv_dropout=-0.1", "a number from 0 up to, not including, 1"),
+        ("model.dense_dropout=1.5", "a number from 0 to under 1"),
+        ("model.conv_dropout=-0.1", "a number from 0 to under 1"),
         ("model.l2=-1", "a number from 0"),
         ("model.l2=.nan", "a number from 0"),
         ("data.batch_size=1", "a whole number from 2"),
@@ -30,16 +33,16 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         ("trainer.max_epochs=2.5", "a whole number from 1"),
         ("trainer.max_epochs=0", "a whole number from 1"),
         ("trainer.accelerator=npu", "auto, cpu, gpu"),
-        ("trainer.devices=2", "one GPU or CPU"),
+        ("trainer.devices=2", "auto, 1, or the number of a GPU in brackets"),
         ("trainer.precision=8", "auto, 32-true, bf16-mixed"),
         ("trainer.limit_train_batches=1.5", "a share of them above 0.0 and up to 1.0"),
         ("trainer.limit_test_batches=0", "a number of batches"),
         ("trainer.limit_val_batches=1.5", "a share of them from 0.0 to 1.0"),
-        ("trainer.max_steps=0", "a whole number from 1, or -1"),
+        ("trainer.max_steps=0", "-1 or a whole number from 1"),
         ("trainer.max_time=abc", "DD:HH:MM:SS"),
         ("trainer.strategy=ddp_spawn", "auto or ddp"),
         ("trainer.logger=mlflow", "true or false"),
-        ("recipe.augmentation.degrees=200", "degrees from 0 to 180"),
+        ("recipe.augmentation.degrees=200", "a number from 0 to 180"),
         ("recipe.optimizer=sgd", "adam or adamw"),
     ],
 )
@@ -61,9 +64,18 @@ def test_an_unknown_key_is_named_with_what_is_allowed_in_its_place(override):
     assert str(error.value).startswith(override.lstrip("+").split("=")[0].split(".")[0])
 
 
-def test_a_mistyped_key_is_answered_with_the_one_that_was_meant():
-    with pytest.raises(ConfigError, match="did you mean dense_dropout"):
-        check_command_line(["model.dense_droput=0.3"])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("model.dense_droput", "model.dense_dropout"),
+        ("batch_size", "data.batch_size"),  # without its section
+        ("model.learning_rate", "recipe.learning_rate"),
+        ("sed", "seed"),
+    ],
+)
+def test_a_mistyped_key_is_answered_with_the_one_that_was_meant(typed: str, meant: str):
+    with pytest.raises(ConfigError, match=rf"did you mean {meant}\?"):
+        check_command_line([f"{typed}=1"])
 
 
 @pytest.mark.parametrize("override", ["experiment=fast", "experiment=null", "data=cifar10"])
@@ -151,9 +163,7 @@ def test_every_file_opens_with_the_command_that_uses_it(path: Path):
 def test_a_refused_override_is_one_line_with_status_2_and_leaves_no_folder(train_py: Run, tmp_path: Path):
     result = train_py("model.dense_dropout=1.5")
     assert result.returncode == 2
-    assert result.stderr.splitlines() == [
-        "train.py: model.dense_dropout=1.5: allowed is a number from 0 up to, not including, 1"
-    ]
+    assert result.stderr.splitlines() == ["train.py: model.dense_dropout=1.5: allowed is a number from 0 to under 1"]
     assert not list(tmp_path.iterdir())
 
 
@@ -166,3 +176,50 @@ def test_help_shows_the_settings_without_loading_torch(train_py: Run):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "dense_dropout" in result.stdout
     assert result.stdout.rstrip().endswith("False")
+
+
+# ---- help
+
+
+def help_on(*arguments: str, width: int = 80) -> str:
+    settings = settings_for_help([*arguments, "--help"])
+    assert settings is not None
+    return help_text("python train.py", settings, width)
+
+
+def test_help_says_of_each_setting_its_default_what_is_allowed_and_what_it_does():
+    text = help_on()
+    assert (
+        "  data.batch_size=256  (a whole number from 2)\n"
+        "      images in a step, over all devices together; batch normalisation needs\n"
+        "      more than one\n"
+    ) in text
+    assert "  seed=0  (" in text and "  resume=true  (" in text and "  ckpt_path=null  (" in text
+
+
+def test_help_leaves_no_setting_out():
+    text = help_on()
+    assert not [key for key, _ in fields_of(Config) if f" {key}=" not in text]
+
+
+def test_every_setting_but_rare_ones_of_lightnings_trainer_has_a_description():
+    assert {key.split(".")[0] for key, field in fields_of(Config) if not field.description} == {"trainer"}
+
+
+def test_help_shows_the_values_of_the_experiment_it_is_asked_about():
+    assert "  recipe.epochs=30  (" in help_on("experiment=best")
+    assert "  recipe.augmentation=null  (" in help_on("recipe=keras")
+    assert "  model.l2=0  (" in help_on("-m", "model.l2=0,1")
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_help_fits_the_terminal(width: int):
+    lines = help_on(width=width).partition("Examples:")[0].splitlines()
+    assert max(map(len, lines)) <= width
+
+
+def test_the_examples_of_help_are_ones_that_train_takes():
+    examples = help_on().partition("Examples:\n")[2].splitlines()
+    assert len(examples) >= 2
+    for example in examples:
+        check_command_line(example.removeprefix("  python train.py ").split())

@@ -49,7 +49,10 @@ def test_a_run_that_fails_is_one_line(program: str, tmp_path: Path):
 def test_help_lists_the_settings(program: str, tmp_path: Path):
     result = run(program, "--help", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "dense_dropout" in result.stdout
+    lines = result.stdout.splitlines()
+    assert "  model.dense_dropout=0.5  (a number from 0 to under 1)" in lines
+    assert max(map(len, lines)) <= 80  # in a pipe
+    assert len(lines[lines.index("Examples:") :]) > 2
 
 
 def test_help_loads_nothing_heavy():

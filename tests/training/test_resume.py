@@ -68,7 +68,7 @@ def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
 def quick() -> Iterator[None]:
     """Without what takes most of the time of so small a run, and has no part in going on with it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw_all", lambda *arguments: None)
+        patch.setattr(plots, "draw_all", lambda *_, **__: None)
         patch.setattr(EMA, "statistics_images", 64)
         yield
 

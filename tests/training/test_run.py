@@ -2,9 +2,11 @@
 
 import csv
 import json
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +14,20 @@ import lightning as L
 import pytest
 import torch
 from conftest import ROOT, SMALL, configure
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from digits.errors import ConfigError, DigitsError
 from digits.evaluation.inference import predict_logits
 from digits.exchange.model_folder import load_model
+from digits.report import plots
 from digits.settings.schema import RecipeConfig
 from digits.training.classifier import DigitClassifier
-from digits.training.run import train
+from digits.training.ema import EMA
+from digits.training.run import train, why_validation_differs
+from digits.training.run_folder import begin
+from digits.training.run_log import warnings_logged
 from digits.training.setup import recipe_epochs, set_up
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -85,10 +94,92 @@ def test_metrics_csv_has_one_row_an_epoch(finished: Path):
 
 def test_a_run_leaves_its_plots_checkpoints_and_events(finished: Path):
     plots = {path.name for path in (finished / "plots").iterdir()}
-    assert plots == {"accuracy.png", "loss.png", "confusion.png", "ten_digits.png", "mistakes.png"}
+    curves = {"accuracy.png", "loss.png"}
+    assert plots == curves | {"mistakes.png", "confusion.png", "reliability.png", "ten_digits.png"}
     checkpoints = {path.name for path in (finished / "checkpoints").iterdir()} - {"previous.ckpt"}  # on a slow machine
     assert checkpoints == {"best.ckpt", "last.ckpt"}
     assert list(finished.glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_has_the_figures_of_each_epoch(finished: Path):
+    events = EventAccumulator(str(finished)).Reload()
+    for row in csv.DictReader((finished / "metrics.csv").open()):
+        for key in row.keys() - {"step"}:
+            at = {event.step: event.value for event in events.Scalars(key)}
+            assert at[int(row["step"])] == pytest.approx(float(row[key])), key
+
+
+def test_tensorboard_compares_runs_by_their_settings_and_results(finished: Path):
+    events = EventAccumulator(str(finished)).Reload()
+
+    def part(name: str) -> HParamsPluginData:
+        return HParamsPluginData.FromString(events.SummaryMetadata(f"_hparams_/{name}").plugin_data.content)
+
+    settings = part("session_start_info").session_start_info.hparams
+    assert settings["recipe.learning_rate"].number_value == 2e-3
+    assert settings["trainer.accelerator"].string_value == "cpu"
+    metrics = [metric.name.tag for metric in part("experiment").experiment.metric_infos]
+    assert {"result/test/sparse_accuracy", "result/test/errors", "result/val/loss"} <= {*metrics}
+    for name in metrics:
+        (event,) = events.Scalars(name)
+        assert event.value == pytest.approx(summary(finished)[name.removeprefix("result/")])
+
+
+def test_tensorboard_shows_the_mistakes(finished: Path):
+    (event,) = EventAccumulator(str(finished)).Reload().Images("mistakes")
+    with Image.open(finished / "plots" / "mistakes.png") as picture:
+        assert (event.width, event.height) == picture.size
+
+
+def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plots, "draw_all", lambda *_, **__: None)  # both take most of the time of a tiny run
+    monkeypatch.setattr(EMA, "statistics_images", 64)
+    logged = (*TINY, "trainer.logger=true", "recipe.schedule=constant", "data.val_size=32")
+    train(configure(*logged, "trainer.max_epochs=1"), tmp_path)
+    train(configure(*logged, "trainer.max_epochs=2"), tmp_path)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("epoch")] == [(3, 1), (6, 2)]
+    assert [event.value for event in events.Scalars("result/epochs")] == [2]
+
+
+def test_a_run_that_begins_afresh_removes_the_figures_of_the_one_before(tmp_path: Path):
+    outdated = ["metrics.csv", "events.out.tfevents.1", "hparams.yaml"]
+    for name in outdated:
+        (tmp_path / name).touch()
+    begin(configure(*TINY), tmp_path, fresh=False)
+    assert all((tmp_path / name).exists() for name in outdated)
+    begin(configure(*TINY), tmp_path, fresh=True)
+    assert not any((tmp_path / name).exists() for name in outdated)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ((), "Why validation can look better than training: dropout, augmentation and label smoothing are active in "
+         "training only, and validation uses averaged weights."),
+        (("experiment=deepdigits",), "Why the test split can look better than training: dropout is active in training "
+         "only."),
+        (("experiment=deepdigits", "model.conv_dropout=0", "model.dense_dropout=0"), ""),
+    ],
+)  # fmt: skip
+def test_the_curves_name_what_the_recipe_does_in_training_only(overrides: tuple[str, ...], said: str):
+    assert why_validation_differs(configure(*overrides)) == said
+
+
+def test_a_warning_is_in_the_log_and_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    handler = logging.FileHandler(tmp_path / "train.log")
+    logging.getLogger().addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = lambda message, *_: print(message, file=sys.stderr)  # pytest's keeps it to itself
+            with warnings_logged():
+                warnings.warn("too warm", UserWarning, stacklevel=1)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    assert "UserWarning: too warm (" in (tmp_path / "train.log").read_text()
+    assert capsys.readouterr().err == "too warm\n"
 
 
 def test_a_run_leaves_its_model(finished: Path):
@@ -239,7 +330,11 @@ def test_fast_dev_run_on_the_cpu(experiment: tuple[str, ...], train_py: Run, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert run_dir.is_relative_to(tmp_path / "runs")
     assert (run_dir / ".hydra" / "config.yaml").exists()
-    assert (run_dir / "train.log").exists()
+    log = (run_dir / "train.log").read_text()
+    assert "batch_size: " in log  # the settings
+    table = result.stdout.partition("Run completed")[2].splitlines()
+    assert [line.rstrip() for line in table] == log.partition("Run completed")[2].splitlines()
+    assert "digits predict" not in result.stdout  # there is no model
 
 
 def test_a_small_training_set_gets_more_epochs():
@@ -251,7 +346,10 @@ def test_a_small_training_set_gets_more_epochs():
 
 def refused(path: Path, tmp_path: Path, *overrides: str) -> str:
     with pytest.raises(DigitsError) as error:
-        train(configure(*TINY, "data.batch_size=64", "recipe.learning_rate=2e-3", f"ckpt_path={path}", *overrides), tmp_path)
+        train(
+            configure(*TINY, "data.batch_size=64", "recipe.learning_rate=2e-3", f"ckpt_path={path}", *overrides),
+            tmp_path,
+        )
     assert "\n" not in str(error.value)
     return str(error.value)
 

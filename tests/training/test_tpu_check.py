@@ -67,7 +67,7 @@ def test_a_batch_that_the_chips_cannot_share_equally_is_refused(capsys: pytest.C
 
 def test_a_mistyped_override_is_refused(capsys: pytest.CaptureFixture[str]):
     assert main(["tpu-check", "data.batch_sise=64"]) == 2
-    assert "did you mean batch_size" in capsys.readouterr().err
+    assert "did you mean data.batch_size" in capsys.readouterr().err
 
 
 @needs_xla
