@@ -20,7 +20,8 @@ def work(job: dict[str, Any]) -> None:
     from hydra import compose, initialize_config_dir
 
     from digits.network import DeepDigits
-    from digits.settings.command_line import CONF, check_settings
+    from digits.settings.command_line import check_settings
+    from digits.settings.targets import CONF
     from digits.training.setup import set_up
 
     class Clock(L.Callback):
@@ -57,7 +58,7 @@ def work(job: dict[str, Any]) -> None:
         f"trainer.limit_train_batches={job['steps']}",
         "trainer.max_epochs=1000000",
         "trainer.enable_checkpointing=false",  # checkpoints would be written during the other side's turn
-        "trainer.logger=false",
+        "logger=none",
     ]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         settings = compose("train", overrides)

@@ -34,7 +34,7 @@ SETTINGS = (
     "trainer.precision=32-true",
     "trainer.max_epochs=3",
     "trainer.limit_train_batches=20",
-    "trainer.logger=false",
+    "logger=none",
     "checkpoint_every=0.01",
 )
 KEPT = ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "averaging_state")  # of a checkpoint

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from digits.data.module import Batch, DigitDataModule
+from digits.data.module import Batch, MNISTDataModule
 
 
 def main() -> int:
@@ -48,7 +48,8 @@ def main() -> int:
     missed, measured = False, ""
     print("batch  images/s: median      lowest     highest")
     for batch_size in arguments.batch_size:
-        data = DigitDataModule("mnist" if full else "mnist5k", arguments.data_dir or Path(), batch_size, val_size=0)
+        name, folder = "mnist" if full else "mnist5k", arguments.data_dir or Path()
+        data = MNISTDataModule(str(folder), name=name, batch_size=batch_size, val_size=0)
         data.setup()
         assert data.digits is not None
         measured = f"{data.digits.name}, {len(data.train):,} training images"

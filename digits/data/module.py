@@ -1,6 +1,6 @@
 """MNIST as a LightningDataModule: whole batches, gathered from uint8 images on the network's device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from digits.data.mnist import DigitSet, load_digits
+from digits.data.mnist import DIGIT_NAMES, DigitSet, load_digits
 from digits.data.synthetic import synthetic_digits
 from digits.errors import ConfigError
+from digits.settings.targets import construct, load_class
 
 EVAL_BATCH_SIZE = 2_500  # images: faster than training's batch size, and MNIST's splits are multiples of it
 PADDING = -1  # label of an image that only fills up a batch; the loss skips it by ignore_index
@@ -94,11 +95,12 @@ def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, 
 
 
 class DigitDataModule(L.LightningDataModule):
-    """MNIST in batches ``{"image": uint8 (N, 28, 28), "label": int64 (N,)}`` on the trainer's device.
+    """Images in batches ``{"image": uint8 (N, 28, 28), "label": int64 (N,)}`` on the trainer's device.
+
+    A subclass has :meth:`load`, and a constructor that takes what that needs and hands the rest on.
 
     Args:
-        name: "mnist", or "mnist5k" for the 5,000 embedded digits.
-        data_dir: folder of the MNIST files in torchvision's layout; missing files are downloaded to it.
+        name: that of its file in `conf/data/`.
         batch_size: the global batch size, over all devices together.
         val_size: number of training images held out for validation, stratified by class; 0 for none.
         synthetic: number of synthetic digits, in forms that are rare in MNIST, per training image of MNIST; 0 for none.
@@ -111,23 +113,19 @@ class DigitDataModule(L.LightningDataModule):
     def __init__(
         self,
         name: str,
-        data_dir: Path | str,
         batch_size: int,
-        val_size: int,
+        val_size: float,
         synthetic: float = 0.0,
         test_each_epoch: bool = False,
-        offline_fallback: bool = True,
         seed: int = 0,
         eval_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         self.dataset = name
-        self.data_dir = Path(data_dir)
         self.batch_size = batch_size
         self.val_size = val_size
         self.synthetic = synthetic
         self.test_each_epoch = test_each_epoch
-        self.offline_fallback = offline_fallback
         self.seed = seed
         self.eval_batch_size = eval_batch_size
         self.digits: DigitSet | None = None
@@ -142,7 +140,8 @@ class DigitDataModule(L.LightningDataModule):
         if self.digits is not None:
             return
         digits = self.load()
-        size, val_size = len(digits.train_labels), self.val_size
+        size = len(digits.train_labels)
+        val_size = round(self.val_size * size) if isinstance(self.val_size, float) else self.val_size
         if digits.name == "mnist-5k" and self.dataset == "mnist":
             val_size = val_size * size // 60_000  # the embedded digits are the fallback: hold out the same share
         if val_size + self.batch_size > size:
@@ -150,6 +149,8 @@ class DigitDataModule(L.LightningDataModule):
                 f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {size:,} "
                 f"training images; allowed is val_size + batch_size up to {size:,}"
             )
+        if self.synthetic and digits.classes != DIGIT_NAMES:
+            raise ConfigError(f"data.synthetic={self.synthetic}: digits are drawn, which {digits.name} has not; set 0")
         train, val = stratified_split(digits.train_labels, val_size, self.seed)
         self.digits = digits
         self.synthetic_images = round(self.synthetic * len(train))
@@ -159,6 +160,12 @@ class DigitDataModule(L.LightningDataModule):
         )
         self.val = DigitDataset(digits.train_images[val], digits.train_labels[val])
         self.test = DigitDataset(digits.test_images, digits.test_labels)
+
+    def overfit(self, batches: float) -> None:
+        """Keep so many batches of the training images, or such a share of them, and train on these in every epoch."""
+        kept = batches * self.batch_size if isinstance(batches, int) else round(batches * len(self.train))
+        self.synthetic_images = max(kept - len(self.train) + self.synthetic_images, 0)  # they come last
+        self.train = DigitDataset(self.train.images[:kept], self.train.labels[:kept])
 
     def state_dict(self) -> dict[str, Any]:
         """The settings that decide which images are trained on, for the checkpoint."""
@@ -171,8 +178,8 @@ class DigitDataModule(L.LightningDataModule):
         }
 
     def load(self) -> DigitSet:
-        """Read the files; raises DigitsError if they are missing or damaged and cannot be downloaded."""
-        return load_digits(self.dataset, self.data_dir, self.offline_fallback)
+        """Read the images; raises DigitsError if they cannot be had."""
+        raise NotImplementedError
 
     @property
     def validates_on(self) -> str | None:
@@ -201,3 +208,32 @@ class DigitDataModule(L.LightningDataModule):
             size = min(self.eval_batch_size, max(len(digits), 1))
         sampler = BatchSampler(len(digits), size, seed)
         return DataLoader(digits, sampler=sampler, batch_size=None)  # each item of the sampler is a whole batch
+
+
+class MNISTDataModule(DigitDataModule):
+    """MNIST, the 5,000 of its digits that come along, Fashion-MNIST or Kuzushiji-MNIST, by the ``name``.
+
+    Args:
+        data_dir: folder of the files in torchvision's layout; missing ones are downloaded to it.
+        offline_fallback: without MNIST's files and a network take the 5,000 digits.
+        common: of :class:`DigitDataModule`.
+    """
+
+    def __init__(self, data_dir: Path | str, offline_fallback: bool = True, **common: Any) -> None:
+        super().__init__(**common)
+        self.data_dir = Path(data_dir)
+        self.offline_fallback = offline_fallback
+
+    def load(self) -> DigitSet:
+        """Read the files; raises DigitsError if they are missing or damaged and cannot be downloaded."""
+        return load_digits(self.dataset, self.data_dir, self.offline_fallback)
+
+
+def build_data(settings: Mapping[str, Any], **options: Any) -> DigitDataModule:
+    """The data module that `conf/data/NAME.yaml` names, of ``settings`` as that file has them and of ``options``.
+
+    Raises:
+        ConfigError: there is no such file, or its class is no :class:`DigitDataModule`.
+    """
+    kind = load_class("data", settings["name"], DigitDataModule)
+    return construct(f"data={settings['name']}", kind, dict(settings) | options)

@@ -8,9 +8,19 @@ from pathlib import Path
 import digits
 from digits.errors import DigitsError
 from digits.exchange.model_folder import export, load_model
+from digits.settings.targets import CONF
 
 # The part of the package's requirements that reading needs, without those of training.
-REQUIREMENTS = ("torch", "pydantic", "huggingface-hub", "safetensors", "pillow", "opencv-python-headless", "rich")
+REQUIREMENTS = (
+    "torch",
+    "pydantic",
+    "pyyaml",
+    "huggingface-hub",
+    "safetensors",
+    "pillow",
+    "opencv-python-headless",
+    "rich",
+)
 README = """\
 ---
 title: DeepDigits
@@ -45,7 +55,8 @@ def write_space(folder: Path, model: str | Path | None = None) -> None:
     """Write a complete Space to ``folder``, with ``model`` or else the package's own model in it.
 
     Raises:
-        DigitsError: the folder is not empty, Gradio is not installed, or the model cannot be loaded.
+        DigitsError: the folder is not empty, Gradio is not installed, or the model cannot be loaded or is of a
+            network of the user's own.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DigitsError(f"{folder}: is not an empty folder; name another")
@@ -53,9 +64,12 @@ def write_space(folder: Path, model: str | Path | None = None) -> None:
         gradio = version("gradio")
     except PackageNotFoundError as error:
         raise DigitsError("digits demo: Gradio is not installed; pip install -e '.[demo]'") from error
-    load_model(model)  # fails before anything is written
+    network = load_model(model)  # fails before anything is written
+    if not (CONF / "model" / f"{network.config_name}.yaml").is_file():
+        raise DigitsError(f"--space: {network.config_name} is a network of your own, whose module a Space has not")
     package = Path(digits.__file__).parent
     shutil.copytree(package, folder / "digits", ignore=shutil.ignore_patterns("__pycache__", "conf"))
+    shutil.copytree(CONF / "model", folder / "digits" / "conf" / "model")
     if model is not None:
         export(model, folder / "digits" / "weights")
     try:

@@ -1,14 +1,13 @@
 """Temperature scaling, so that a prediction with probability p is right in a share p of cases (Guo et al. 2017)."""
 
 import math
-from typing import Any
 
 import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
-from torch import Tensor, nn
+from torch import Tensor
 
 from digits.evaluation.inference import predict_logits
-from digits.network import DeepDigits
+from digits.network import Network, build_network
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -24,20 +23,16 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return round(math.exp(minimize_scalar(loss, bounds=(-math.log(4), math.log(4)), method="bounded").x), 4)
 
 
-def calibrate(network: nn.Module, settings: dict[str, Any], images: Tensor, labels: Tensor) -> DeepDigits:
+def calibrate(network: Network, images: Tensor, labels: Tensor) -> Network:
     """A copy of ``network`` on the CPU, at the temperature that fits the held-out ``images`` best.
 
     Args:
-        network: a :class:`~digits.network.DeepDigits` on any device.
-        settings: its arguments; their temperature is kept if there are no held-out images.
+        network: on any device; its temperature is kept if there are no held-out images.
         images: uint8 (N, 28, 28); N may be 0.
         labels: int64 (N,).
     """
-    state = {name: value.float().cpu() for name, value in network.state_dict().items()}
-    copy = DeepDigits(**settings)
-    copy.load_state_dict(state)
+    copy = build_network(network.settings())
+    copy.load_state_dict({name: value.float().cpu() for name, value in network.state_dict().items()})
     if len(images):
-        temperature = fit_temperature(predict_logits(copy, images.cpu()), labels.cpu())
-        copy = DeepDigits(**settings | {"temperature": temperature})  # config.json gets the constructor's arguments
-        copy.load_state_dict(state)
+        copy.temperature = fit_temperature(predict_logits(copy, images.cpu()), labels.cpu())
     return copy.eval()

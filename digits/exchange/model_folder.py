@@ -5,20 +5,21 @@ The folder holds the weights, the constructor arguments and a model card.
 
 import contextlib
 import copy
-import inspect
 import io
 import json
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from digits.errors import ConfigError, DigitsError
 from digits.exchange.card import model_card
@@ -26,18 +27,19 @@ from digits.exchange.checkpoint import load_checkpoint, load_torch_file, not_our
 from digits.exchange.keras_file import load_keras, save_keras
 from digits.exchange.onnx_file import save_onnx
 from digits.files import move_files, temporary_beside, write_atomically
-from digits.network import WEIGHTS, DeepDigits
+from digits.network import WEIGHTS, DeepDigits, Network, build_network
 from digits.report.tables import read_summary, write_json
-from digits.settings.schema import ModelConfig
+from digits.settings.schema import section_of_file
 
 FILE_SUFFIXES = {"torch": (".pt",), "onnx": (".onnx",), "keras": (".keras", ".h5")}  # of the single-file formats
 ENDINGS = {suffix: format for format, suffixes in FILE_SUFFIXES.items() for suffix in suffixes}
-DEFAULTS = {name: p.default for name, p in inspect.signature(DeepDigits.__init__).parameters.items() if name != "self"}
+MODEL_FILES = ("config.json", "model.safetensors")
+DEFAULTS = {"name": "deepdigits", "temperature": 1.0}  # what config.json of version 0.1 may lack
 
 
 def save_model(
     folder: Path,
-    network: DeepDigits,
+    network: Network,
     summary: dict[str, Any] | None = None,
     plots: Path | None = None,
     half: bool = False,
@@ -65,7 +67,12 @@ def save_model(
     staging = temporary_beside(folder / "model")  # in the folder, as that may be a disk of its own
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (copy.deepcopy(network).half() if half else network).save_pretrained(staging)
+        staging.mkdir()
+        write_json(staging / "config.json", network.settings())
+        state = (copy.deepcopy(network).half() if half else network).state_dict()
+        # each a copy, as safetensors refuses two that share memory
+        copies = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+        save_file(copies, staging / "model.safetensors")
         # safetensors lets only the owner read it
         shutil.copymode(staging / "config.json", staging / "model.safetensors")
         if summary is not None:
@@ -100,7 +107,7 @@ def check_target(folder: Path) -> None:
         raise DigitsError(f"{folder}: is not empty and holds no model that could be replaced; name another folder")
 
 
-def load_model(name: str | Path | None = None) -> DeepDigits:
+def load_model(name: str | Path | None = None) -> Network:
     """The trained network that ``name`` names, in evaluation mode on the CPU.
 
     Args:
@@ -127,13 +134,11 @@ def load_model(name: str | Path | None = None) -> DeepDigits:
         raise DigitsError(f"{path}: no model there: {path.parent} has no {path.name}")
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; the one line below says what went wrong
     try:
-        network = DeepDigits.from_pretrained(str(name))
+        folder = snapshot_download(str(name), allow_patterns=[*MODEL_FILES])
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DigitsError(f"{name}: no such folder here, and not to be had from the hub: {reason}") from error
-    except (RuntimeError, SafetensorError, TypeError, ValueError) as error:
-        raise DigitsError(f"{name}: on the hub, but not a model of this network") from error
-    return _build_network(network.arguments(), network.state_dict(), path)
+    return _load_folder(Path(folder), str(name))
 
 
 def export(name: str | Path | None, target: str | Path, half: bool = False, format: str | None = None) -> None:
@@ -149,7 +154,7 @@ def export(name: str | Path | None, target: str | Path, half: bool = False, form
 
     Raises:
         DigitsError: the model cannot be loaded, or a package that the format needs is not installed.
-        ConfigError: ``target`` or ``half`` does not go with the format, or nothing says which format it is to be.
+        ConfigError: ``target``, ``half`` or the network does not go with the format, or nothing says which it is to be.
     """
     if format not in (None, "safetensors", *FILE_SUFFIXES):
         raise ConfigError(f"no format is called {format!r}: take safetensors, {', '.join(FILE_SUFFIXES)}")
@@ -165,9 +170,12 @@ def export(name: str | Path | None, target: str | Path, half: bool = False, form
             f"{target}: is named as a file, but would be a folder; give it a name without {target.suffix}"
         )
     network = load_model(name)
+    if format == "keras" and not isinstance(network, DeepDigits):
+        raise ConfigError(f"{target}: Keras's files are for deepdigits only, this is {network.config_name}")
     if suffixes:
         target.parent.mkdir(parents=True, exist_ok=True)
-        {"torch": save_torch, "onnx": save_onnx, "keras": save_keras}[format](target, network)
+        save: dict[str, Callable[[Path, Any], None]] = {"torch": save_torch, "onnx": save_onnx, "keras": save_keras}
+        save[format](target, network)
         return
     source = WEIGHTS if name is None else Path(name).expanduser()
     source = source / "model" if (source / "model").is_dir() else source
@@ -187,13 +195,13 @@ def _format_of(target: str) -> str:
     return ENDINGS[suffix]
 
 
-def save_torch(path: Path, network: DeepDigits) -> None:
+def save_torch(path: Path, network: Network) -> None:
     """Write ``network`` as a dict of plain numbers and tensors, which `torch.load(path, weights_only=True)` can read.
 
-    Under ``config`` are the arguments of :class:`~digits.network.DeepDigits`, under ``state_dict`` its float32 weights.
+    Under ``config`` are the settings of the network, under ``state_dict`` its float32 weights.
     """
     content = io.BytesIO()  # for a path that is not writable torch.save raises RuntimeError, this OSError
-    torch.save({"config": network.arguments(), "state_dict": dict(network.state_dict())}, content)
+    torch.save({"config": network.settings(), "state_dict": dict(network.state_dict())}, content)
     write_atomically(path, content.getbuffer())
 
 
@@ -206,22 +214,24 @@ def training_data(name: str | Path | None) -> str | None:
     return None
 
 
-def _load_folder(path: Path) -> DeepDigits:
+def _load_folder(path: Path, called: str | None = None) -> Network:
+    """The network in the folder ``path``, which errors name as it was ``called``."""
+    where = called or path
     try:
-        for name in ("config.json", "model.safetensors"):
+        for name in MODEL_FILES:
             (path / name).open("rb").close()  # safetensors does not distinguish a missing file from an unreadable one
-        arguments = json.loads((path / "config.json").read_text("utf-8"))
+        settings = json.loads((path / "config.json").read_text("utf-8"))
         weights = load_file(path / "model.safetensors")
     except FileNotFoundError as error:
-        raise DigitsError(f"{path}: no model there: {Path(error.filename).name} is missing") from error
+        raise DigitsError(f"{where}: no model there: {Path(error.filename).name} is missing") from error
     except PermissionError as error:
         raise DigitsError(f"{error.filename}: may not be read") from error
     except (OSError, ValueError, SafetensorError) as error:
-        raise DigitsError(f"{path}: its config.json or model.safetensors is damaged: {error}") from error
-    return _build_network(arguments, weights, path)
+        raise DigitsError(f"{where}: its config.json or model.safetensors is damaged: {error}") from error
+    return _build_network(settings, weights, where)
 
 
-def _load_torch_file(path: Path) -> DeepDigits:
+def _load_torch_file(path: Path) -> Network:
     """Load a file from :func:`save_torch` or a Lightning checkpoint, where the network is a part of the classifier."""
     if not path.is_file():
         where = "; checkpoints are in runs/<name>/<time>/checkpoints/" if path.suffix == ".ckpt" else ""
@@ -237,16 +247,21 @@ def _load_torch_file(path: Path) -> DeepDigits:
     return _build_network(arguments, state, path)
 
 
-def _build_network(arguments: Any, weights: dict[str, torch.Tensor], path: Path) -> DeepDigits:
+def _build_network(settings: Any, weights: dict[str, torch.Tensor], path: Path | str) -> Network:
     try:
-        ModelConfig(**DEFAULTS | arguments)  # types and ranges, before torch sees them
-        network = DeepDigits(**arguments)
+        settings = DEFAULTS | settings
+        section = section_of_file("model", str(settings["name"]))
+        # types and ranges, before torch sees them
+        network = build_network(section.model_validate(settings).model_dump())
         network.load_state_dict({name: value.float() for name, value in weights.items()})
     except ValidationError as error:
         problem = error.errors()[0]
-        if problem["type"] == "extra_forbidden":
-            raise DigitsError(f"{path}: a model of another network: it has {problem['loc'][0]}") from error
+        if problem["type"] in ("extra_forbidden", "missing"):
+            has = "has" if problem["type"] == "extra_forbidden" else "lacks"
+            raise DigitsError(f"{path}: a model of another network: it {has} {problem['loc'][0]}") from error
         raise DigitsError(f"{path}: its {problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
+    except ConfigError as error:
+        raise DigitsError(f"{path}: {error}") from error
     except (AttributeError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise DigitsError(f"{path}: a model of another network: {reason}") from error

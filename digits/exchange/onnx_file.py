@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from digits.errors import DigitsError
 from digits.files import write_atomically
-from digits.network import DeepDigits, to_input
+from digits.network import Network, to_input
 
 OPSET = 18  # torch's exporter writes it without a conversion; ONNX Runtime has it since 1.14 (2023)
 
@@ -15,7 +15,7 @@ OPSET = 18  # torch's exporter writes it without a conversion; ONNX Runtime has 
 class _EndToEnd(nn.Module):
     """The network with its preprocessing and its softmax: from pixels to probabilities and logits."""
 
-    def __init__(self, network: DeepDigits) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -24,7 +24,7 @@ class _EndToEnd(nn.Module):
         return (logits / self.network.temperature).softmax(1), logits
 
 
-def save_onnx(path: Path, network: DeepDigits) -> None:
+def save_onnx(path: Path, network: Network) -> None:
     """Write ``network`` to the single file ``path``, weights included.
 
     The model's input is ``images``, uint8 (N, 28, 28), 0 = paper, 255 = ink. Its outputs are ``probabilities``, float32
@@ -57,9 +57,11 @@ def save_onnx(path: Path, network: DeepDigits) -> None:
     model = program.model_proto
     for part in [model.graph, *model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output]:
         part.ClearField("metadata_props")  # debugging notes of the exporter, which contain paths of this machine
-    model.doc_string = "DeepDigits: images uint8 (N, 28, 28) of one digit each, 0 = paper, 255 = ink, as MNIST has them"
+    model.doc_string = (
+        f"{network.config_name}: images uint8 (N, 28, 28), 0 = paper, 255 = ink, one digit each as in MNIST"
+    )
     labels = ",".join(str(digit) for digit in range(10))
     onnx.helper.set_model_props(
-        model, {"name": "DeepDigits", "temperature": f"{network.temperature}", "labels": labels}
+        model, {"name": network.config_name, "temperature": f"{network.temperature}", "labels": labels}
     )
     write_atomically(path, model.SerializeToString())

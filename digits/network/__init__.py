@@ -1,10 +1,13 @@
-"""The convolutional network: images in, logits out."""
+"""The convolutional networks: images in, logits out."""
 
 from torch import Tensor
 
-from digits.network.deepdigits import WEIGHTS, BatchNorm, DeepDigits
+from digits.network.base import Network
+from digits.network.build import build_network
+from digits.network.deepdigits import WEIGHTS, DeepDigits
+from digits.network.layers import BatchNorm
 
-__all__ = ["WEIGHTS", "BatchNorm", "DeepDigits", "to_input"]
+__all__ = ["WEIGHTS", "BatchNorm", "DeepDigits", "Network", "build_network", "to_input"]
 
 
 def to_input(images: Tensor) -> Tensor:

@@ -5,53 +5,17 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
+
+from digits.network.base import Network
+from digits.network.layers import BatchNorm, ChannelsLastFlatten
 
 WEIGHTS = Path(__file__).parents[1] / "weights"  # the pretrained weights that come with the package
 HUB: dict[str, Any] = {"library_name": "deepdigits", "license": "apache-2.0", "pipeline_tag": "image-classification"}
 
 
-class BatchNorm(nn.Module):
-    """Batch normalization over dimension 1 as Keras computes it.
-
-    Keras's momentum 0.99 is torch's 0.01, its epsilon is 1e-3, and its running variance takes in the biased variance
-    of a batch (torch: the unbiased one). Statistics stay in the module's dtype, whatever the dtype of the input.
-    """
-
-    eps = 1e-3
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.momentum: float | Tensor = 0.01  # a tensor (1,) where it is an input of a compiled step
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
-        self.running_mean = nn.Buffer(torch.zeros(features))
-        self.running_var = nn.Buffer(torch.ones(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize ``x`` (N, C, ...); in training mode by its own statistics, which the running ones take in."""
-        if not self.training:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        mean, var = self.running_mean.clone(), self.running_var.clone()  # autograd keeps the tensors it is given
-        out = F.batch_norm(x, mean, var, self.weight, self.bias, True, cast(float, self.momentum), self.eps)
-        n = x.numel() / x.shape[1]
-        with torch.no_grad():  # torch took in n / (n - 1) times the biased variance: take the surplus out again
-            self.running_var.copy_(var.lerp((1 - self.momentum) * self.running_var, 1 / n))
-            self.running_mean.copy_(mean)
-        return out
-
-
-class ChannelsLastFlatten(nn.Module):
-    """Flatten (N, C, H, W) in Keras's order (H, W, C), which is also how channels-last tensors lie in memory."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, H * W * C)."""
-        return x.permute(0, 2, 3, 1).flatten(1)
-
-
-class DeepDigits(nn.Module, PyTorchModelHubMixin, tags=["mnist", "handwritten-digits"], **HUB):
+class DeepDigits(Network, PyTorchModelHubMixin, tags=["mnist", "handwritten-digits"], **HUB):
     """Four convolutions and three dense layers, ReLU before batch normalization; 2,624,394 parameters.
 
     Args:
@@ -60,6 +24,8 @@ class DeepDigits(nn.Module, PyTorchModelHubMixin, tags=["mnist", "handwritten-di
         l2: weight of the sum of squares of three kernels in the loss (conv 256, dense 512, dense 256), >= 0.
         temperature: divides the logits before the softmax, > 0 (Guo et al. 2017); it has no part in training.
     """
+
+    config_name = "deepdigits"
 
     def __init__(
         self, conv_dropout: float = 0.25, dense_dropout: float = 0.5, l2: float = 0.001, temperature: float = 1.0
@@ -86,14 +52,6 @@ class DeepDigits(nn.Module, PyTorchModelHubMixin, tags=["mnist", "handwritten-di
         """Logits (N, 10) of ``images`` (N, 1, 28, 28), float in [0, 1] (pixel / 255, 1 = ink)."""
         return self.head(self.features(images.to(next(self.parameters()).dtype)))
 
-    def probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities of the ten digits, float32 (N, 10), for ``images`` as above; call ``eval()`` before."""
-        return self.softmax(self(images))
-
-    def softmax(self, logits: Tensor) -> Tensor:
-        """Probabilities, float32 (N, 10), of ``logits`` (N, 10) at the network's temperature."""
-        return (logits.float() / self.temperature).softmax(1)
-
     def l2_penalty(self) -> Tensor:
         """``l2 * sum(w ** 2)`` over the kernels that Keras regularizes: a scalar that is added to the loss."""
         kernels = [layer.weight for layer in self.weight_layers()[3:6]]
@@ -104,14 +62,6 @@ class DeepDigits(nn.Module, PyTorchModelHubMixin, tags=["mnist", "handwritten-di
     def weight_layers(self) -> list[nn.Conv2d | nn.Linear]:
         """The seven layers with a kernel and a bias, in the order in which images pass them."""
         return [layer for layer in self.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-
-    def arguments(self) -> dict[str, float]:
-        """What to call :class:`DeepDigits` with to get another network of these settings."""
-        return {name: getattr(self, name) for name in ("conv_dropout", "dense_dropout", "l2", "temperature")}
-
-    def count_parameters(self) -> int:
-        """Parameters as Keras counts them: trainable ones and the running statistics of batch normalization."""
-        return sum(tensor.numel() for tensor in [*self.parameters(), *self.buffers()])
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = WEIGHTS, **options: Any) -> Self:

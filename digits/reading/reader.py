@@ -21,7 +21,7 @@ from torch import Tensor
 
 from digits.errors import DigitsError
 from digits.exchange.model_folder import load_model
-from digits.network import to_input
+from digits.network import DeepDigits, to_input
 from digits.network.fast import accelerate, native_bfloat16
 from digits.network.fast.memory import keep_freed_memory
 from digits.reading.components import Box
@@ -76,8 +76,11 @@ class Reader:
         self.network = load_model(model)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if native_bfloat16("cpu"):  # in bfloat16 and channels last the network takes a third of the time
-            for layer in self.network.weight_layers():
-                layer.to(torch.bfloat16)  # once; autocast would do it for each batch
+            if isinstance(self.network, DeepDigits):
+                for layer in self.network.weight_layers():
+                    layer.to(torch.bfloat16)  # once; autocast does it for each batch
+            else:
+                self.network.forward = torch.autocast("cpu", torch.bfloat16)(self.network.forward)
         self._logits = accelerate(self.network, "cpu")
 
     def read(self, picture: PictureLike) -> list[Digit]:
@@ -207,7 +210,7 @@ class Reader:
 
         For each new size of batch, the library that convolves on the CPU would keep another plan in memory.
         """
-        dtype = self.network.weight_layers()[0].weight.dtype
+        dtype = self.network.kernels()[0].dtype
         parts, first = [], 0
         while first < len(images):
             left = len(images) - first

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from digits.settings.targets import config_dirs
+
 
 def print_next_steps(summary: dict[str, Any]) -> None:
     """Print what to do after the run of ``summary``; nothing after one that has not completed or left no model."""
@@ -35,9 +37,10 @@ def next_steps(run_dir: Path, dataset: str | None, logs: Path, heading: str | No
     activate = Path(sys.prefix) / "bin" / "activate"
     if shutil.which("digits") is None and activate.is_file():
         lines.append(f"  . {shlex.quote(str(_seen_from_here(activate)))}")
-    lines += [f"  digits predict PICTURE --model {run}", f"  digits demo --model {run}"]
+    own = "".join(f" --config-dir {shlex.quote(str(_seen_from_here(folder)))}" for folder in config_dirs()[1:])
+    lines += [f"  digits predict PICTURE --model {run}{own}", f"  digits demo --model {run}{own}"]
     if dataset == "mnist":
-        lines.append(f"  digits evaluate {run} --robustness")
+        lines.append(f"  digits evaluate {run} --robustness{own}")
     if any(run_dir.glob("events.out.tfevents.*")):
         lines.append(f"  tensorboard --logdir {shlex.quote(str(_seen_from_here(logs)))}")
     return lines

@@ -1,13 +1,14 @@
 """The plots of a run and of an evaluation: each function writes PNG files and opens no window."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
 from numpy.typing import ArrayLike
 
-from digits.data.mnist import WRONGLY_LABELLED
+from digits.data.mnist import DIGIT_NAMES, WRONGLY_LABELLED
 from digits.report.curves import History, draw_curves
 from digits.report.figure import BLUE, GREEN, RED, WIDTH, new_figure, save
 from digits.report.reliability import draw_reliability
@@ -23,6 +24,7 @@ def draw_all(
     probabilities: ArrayLike,
     predicted: ArrayLike | None = None,
     note: str = "",
+    classes: Sequence[str] = DIGIT_NAMES,
 ) -> None:
     """Write accuracy.png, loss.png, mistakes.png, confusion.png, reliability.png and ten_digits.png to ``folder``.
 
@@ -35,17 +37,20 @@ def draw_all(
         probabilities: softmax of the logits, (N, 10).
         predicted: predicted digits (N,), -1 where not exactly one was read; by default the most probable ones.
         note: goes below the curves.
+        classes: what the labels are called.
     """
     predicted = np.asarray(probabilities).argmax(axis=1) if predicted is None else predicted
     if history is not None:
         draw_curves(history, dataset, folder, note)
-    draw_confusion(labels, predicted, dataset, folder / "confusion.png")
+    draw_confusion(labels, predicted, dataset, folder / "confusion.png", classes)
     draw_reliability(labels, probabilities, dataset, folder / "reliability.png")
-    draw_ten(images, labels, predicted, dataset, folder / "ten_digits.png")
-    draw_mistakes(images, labels, probabilities, dataset, folder / "mistakes.png", predicted)
+    draw_ten(images, labels, predicted, dataset, folder / "ten_digits.png", classes)
+    draw_mistakes(images, labels, probabilities, dataset, folder / "mistakes.png", predicted, classes)
 
 
-def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: Path) -> None:
+def draw_confusion(
+    labels: ArrayLike, predicted: ArrayLike, dataset: str, path: Path, classes: Sequence[str] = DIGIT_NAMES
+) -> None:
     """Write the confusion matrix to ``path``: true digits (N,) down, predicted digits (N,) across.
 
     Where ``predicted`` is -1, not exactly one digit was read: the image is in no column, but counts in its row's share.
@@ -62,7 +67,9 @@ def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: 
     axes.imshow(mistakes, cmap=colours, vmin=0, vmax=max(1.5 * mistakes.max(), 5))  # 1.5 keeps black text legible
     for (row, column), count in np.ndenumerate(counts):
         axes.text(column, row, f"{count:,}" if count else "·", ha="center", va="center")
-    axes.set(xlabel="predicted digit", ylabel="true digit", xticks=range(10), yticks=range(10))
+    axes.set(xlabel="predicted digit", ylabel="true digit")
+    axes.set_xticks(range(10), classes, rotation=90 if max(map(len, classes)) > 3 else 0)
+    axes.set_yticks(range(10), classes)
     shares = axes.secondary_yaxis("right")
     shares.set_yticks(range(10), [f"{row['recall']:.1%}" for row in per_digit(labels, predicted)])
     shares.set_ylabel("share of the digit that was read correctly")
@@ -72,13 +79,22 @@ def draw_confusion(labels: ArrayLike, predicted: ArrayLike, dataset: str, path: 
     save(figure, path)
 
 
-def draw_ten(images: ArrayLike, labels: ArrayLike, predicted: ArrayLike, dataset: str, path: Path) -> None:
+def draw_ten(
+    images: ArrayLike,
+    labels: ArrayLike,
+    predicted: ArrayLike,
+    dataset: str,
+    path: Path,
+    classes: Sequence[str] = DIGIT_NAMES,
+) -> None:
     """Write the first ten test digits to ``path`` with true and predicted label, green if right and red if wrong.
 
     Arguments as in ``draw_all``; if there are fewer than ten images, all are drawn.
     """
     pairs = list(zip(np.asarray(labels)[:10], np.asarray(predicted)[:10], strict=True))
-    captions = [f"true {true}, read {_digit_text(guess)} {'✓' if true == guess else '✗'}" for true, guess in pairs]
+    captions = [
+        f"true {classes[true]}, read {_name(guess, classes)} {'✓' if true == guess else '✗'}" for true, guess in pairs
+    ]
     colours = [GREEN if true == guess else RED for true, guess in pairs]
     _draw_gallery("Ten test digits", dataset, path, np.asarray(images)[:10], captions, colours, columns=5)
 
@@ -90,6 +106,7 @@ def draw_mistakes(
     dataset: str,
     path: Path,
     predicted: ArrayLike | None = None,
+    classes: Sequence[str] = DIGIT_NAMES,
 ) -> None:
     """Write the most confident mistakes to ``path``, up to 40: true, predicted, confidence, index in the test set.
 
@@ -103,7 +120,8 @@ def draw_mistakes(
     shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:40]
     mislabelled = set(WRONGLY_LABELLED) if dataset == "mnist" else set()
     captions = [
-        f"{labels[i]}{'*' if i in mislabelled else ''} read as {_digit_text(predicted[i])}\n{confidence[i]:.1%} #{i}"
+        f"{classes[labels[i]]}{'*' if i in mislabelled else ''} read as {_name(predicted[i], classes)}\n"
+        f"{confidence[i]:.1%} #{i}"
         for i in shown
     ]
     title = f"Mistakes: {len(wrong) or 'none'} in {len(labels):,} test images"
@@ -143,9 +161,9 @@ def draw_robustness(rows: list[dict[str, str | float | int]], dataset: str, path
     save(figure, path)
 
 
-def _digit_text(digit: int) -> str:
-    """``digit`` for a caption; a dash for -1, which means that not exactly one digit was read."""
-    return f"{digit}" if digit >= 0 else "–"
+def _name(label: int, classes: Sequence[str]) -> str:
+    """``label`` for a caption; a dash for -1, which means that not exactly one digit was read."""
+    return classes[label] if label >= 0 else "–"
 
 
 def _draw_gallery(

@@ -16,7 +16,12 @@ from digits.files import write_atomically
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-DATASETS = {"mnist": "MNIST", "mnist-5k": "mnist-5k: the 5,000 embedded digits, does not compare with full MNIST"}
+DATASETS = {
+    "mnist": "MNIST",
+    "mnist-5k": "mnist-5k: the 5,000 embedded digits, does not compare with full MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "kmnist": "Kuzushiji-MNIST",
+}
 
 
 def per_digit(labels: "ArrayLike", predicted: "ArrayLike") -> list[dict[str, float | int]]:
@@ -54,12 +59,14 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
 
     missed = [(row["images"] - row["correct"], row) for row in known.get("per_digit", [])]
     missed = sorted((pair for pair in missed if pair[0]), key=lambda pair: -pair[0])[:3]
+    names = known.get("classes", range(10))
     mislabelled = sum(mistake.get("label_is_wrong", False) for mistake in known.get("test/wrong", []))
     time = [duration(known["seconds"])] if "seconds" in known else []
     digits = part("digits {}", "digits") + part(" ({:.10})", "git_commit")
     rows = {
         "models": [str(model) for model in known.get("models", [])],
-        "experiment": [part("{}", "experiment"), part("seed {}", "seed"), part("{:,} parameters", "parameters")],
+        "experiment": [part("{}", "experiment"), part("seed {}", "seed")],
+        "network": [part("{}", "model"), part("{:,} parameters", "parameters")],
         "dataset": [DATASETS.get(dataset, dataset).partition(":")[0]],
         "images": [part(f"{{:,}} {name}", f"{name}_images") for name in ("train", "drawn", "val", "test")],
         "validation": [part("{:.2%}", "val/sparse_accuracy"), part("loss {:.4f}", "val/loss")],
@@ -79,7 +86,7 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
             part("loss {:.4f}", "test/nll"),
             part("at temperature {}", "temperature"),
         ],
-        "most missed": [f"{row['digit']} ({count} of {row['images']:,})" for count, row in missed],
+        "most missed": [f"{names[row['digit']]} ({count} of {row['images']:,})" for count, row in missed],
         "epochs": [part("{}", "epochs"), part("{}", "accelerator"), part("{}", "precision")],
         "time": [*time, part("{:,.0f} images/s", "images_per_second")],
         "versions": [digits, part("torch {}", "torch"), part("lightning {}", "lightning")],

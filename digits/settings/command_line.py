@@ -1,24 +1,25 @@
 """Check a whole command line, sweeps included, before Hydra makes a folder and before a device starts."""
 
 import argparse
+import contextlib
 import re
 import shlex
-from pathlib import Path
+from collections.abc import Iterator
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from digits.errors import ConfigError
 from digits.settings.schema import Config, check
-
-_package = Path(__file__).resolve().parent.parent
-# Hydra's files. The wheel carries them inside of the package; in a checkout they lie beside it.
-CONF = _package / "conf" if (_package / "conf").is_dir() else _package.parent / "conf"
+from digits.settings.targets import add_config_dir, config_dirs
 
 
 def check_command_line(arguments: list[str]) -> None:
@@ -35,13 +36,15 @@ def check_command_line(arguments: list[str]) -> None:
         if unknown[0].startswith("-"):
             raise ConfigError(f"{unknown[0]}: no such option; --help lists them")
         raise ConfigError(f"{unknown[0]}: overrides stand together; put -m before or behind all of them")
+    if options.config_dir:
+        add_config_dir(options.config_dir)
     if options.help or options.hydra_help or options.info or options.shell_completion:
         return
     if _is_of_another(options):
         return  # its jobs are checked when they start
     try:
         overrides = _parse(options.overrides)
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with _hydra():
             for job in _jobs(overrides, options.multirun):
                 check_settings(compose("train", job))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
@@ -59,7 +62,7 @@ def settings_for_help(arguments: list[str]) -> DictConfig | None:
         return None
     try:
         job = _jobs(_parse(options.overrides), options.multirun)[0]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with _hydra():
             return compose("train", [override.removeprefix("++") for override in job])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(message_of(error)) from error
@@ -69,15 +72,28 @@ def configure(overrides: list[str]) -> Config:
     """The configuration that `python train.py OVERRIDES` would run; raises ConfigError as above."""
     try:
         parsed = _parse(overrides)
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with _hydra():
             return check_settings(compose("train", [_forced(override) for override in parsed]))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
         raise ConfigError(message_of(error)) from error
 
 
+@contextlib.contextmanager
+def _hydra() -> Iterator[None]:
+    """Within it `compose` finds the project's files, and those of the folders that were added."""
+    package, *others = config_dirs()
+    search_path = create_config_search_path(str(package))
+    for folder in others:
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    with initialize_config_dir(str(package), version_base="1.3"):  # and afterwards Hydra is as it was
+        GlobalHydra.instance().clear()
+        Hydra.create_main_hydra2("train", search_path)
+        yield
+
+
 def _is_of_another(options: argparse.Namespace) -> bool:
     """Whether another configuration than the project's is asked for."""
-    return bool(options.config_path or options.config_name or options.config_dir)
+    return bool(options.config_path or options.config_name)
 
 
 def _parse(overrides: list[str]) -> list[Override]:
@@ -128,13 +144,15 @@ def _forced(override: Override) -> str:
 
 def _prefix(override: Override) -> str:
     """`++` for a plain setting: Hydra then lets an unknown key pass, and the check names it and what is allowed."""
-    group = override.key_or_group in {"data", "model", "recipe", "trainer", "experiment"}
+    group = override.key_or_group in {"data", "model", "recipe", "trainer", "logger", "experiment"}
     plain = override.type == OverrideType.CHANGE and not group and not override.key_or_group.startswith("hydra")
     return "++" if plain else ""
 
 
 def message_of(error: Exception) -> str:
     """What Hydra or OmegaConf says is wrong, on one line, without its search path."""
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: a value is needed"
     text = str(error) or str(error.__cause__)
     text = re.split(r"\n\s*Config search path|\n\s*full_key|\n\s*See https?:", text)[0]
     text = re.sub(r"\.?\nTo", ". To", text).replace("'++", "'")  # what _forced put before the key

@@ -8,8 +8,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel
 
-from digits.settings.command_line import CONF
-from digits.settings.schema import Config
+from digits.settings.schema import config_for
+from digits.settings.targets import CONF, names
+from digits.settings.trainer import TrainerConfig
 from digits.settings.wording import allowed, section_of
 
 MAX_WIDTH = 100  # characters: longer lines are hard to read
@@ -26,7 +27,7 @@ OPTIONS = {
     "-m": "a sweep: train with each combination of values that are given as KEY=A,B",
     "--cfg job": "print the composed settings and train nothing",
     "--info defaults": "print which files they were composed of",
-    "--config-dir FOLDER": "take files of groups from there too",
+    "--config-dir FOLDER": "take files of groups, and the modules they name, from there too",
     "--hydra-help": "the other options of Hydra, which composes the settings",
     "hydra.run.dir=FOLDER": "the run's folder; the same command again goes on where it was stopped",
     "hydra.sweep.dir=FOLDER": "the folder of a sweep",
@@ -49,12 +50,12 @@ def help_text(program: str, settings: DictConfig, width: int | None = None) -> s
     """
     width = max(min(width or shutil.get_terminal_size().columns, MAX_WIDTH), 40)
     values: Any = OmegaConf.to_container(settings, resolve=True)
-    groups = {folder.name: sorted(file.stem for file in folder.iterdir()) for folder in CONF.glob("*/")}
+    groups = {folder.name: names(folder.name) for folder in CONF.glob("*/")}
     lines = [_fill(paragraph, width) for paragraph in HEAD.format(program=program).splitlines()]
     lines += ["", _fill(GROUPS, width)]
-    lines += [_fill(f"  {name:<12}{', '.join(names)}", width, 14) for name, names in sorted(groups.items())]
+    lines += [_fill(f"  {name:<12}{', '.join(files)}", width, 14) for name, files in sorted(groups.items())]
     lines += ["", _fill(SETTINGS.format(program=program), width)]
-    lines += _section(Config, values, "", width)
+    lines += _section(config_for(values), values, "", width)
     lines += ["", "Options:"]
     lines += [_fill(f"  {option:<24}{text}", width, 26) for option, text in OPTIONS.items()]
     return "\n".join([*lines, "", EXAMPLES.format(program=program).rstrip()])
@@ -64,13 +65,14 @@ def _section(section: type[BaseModel], values: dict[str, Any], prefix: str, widt
     """The lines of a section: each setting that has a description, the names of the others, the sections in it."""
     undescribed = []
     for name, field in section.model_fields.items():
-        inner, value, key = section_of(field), values.get(name), prefix + name
+        inner, value, key = section_of(field), values.get(name, field.get_default()), prefix + name
         if inner is not None and value is not None:
             yield f"\n{_fill(f'{key}: {field.description}', width)}"
             yield from _section(inner, value, f"{key}.", width)
-        elif field.description:
+        elif field.description or section is not TrainerConfig:  # else of a class of the user's own
             yield _fill(f"  {key}={_show(value)}  ({allowed(field)})", width, 6)
-            yield _fill(f"      {field.description}", width, 6)
+            if field.description:
+                yield _fill(f"      {field.description}", width, 6)
         else:
             undescribed.append(f"{key}={_show(value)}")
     if undescribed:
@@ -78,7 +80,9 @@ def _section(section: type[BaseModel], values: dict[str, Any], prefix: str, widt
 
 
 def _show(value: Any) -> str:
-    """``value`` as it is written on the command line."""
+    """``value`` as it is written on the command line; of an object its class."""
+    if isinstance(value, dict):
+        value = value.get("_target_")
     return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
 
 

@@ -1,59 +1,41 @@
 """The configuration's types and ranges: what the files in `conf/` and the overrides may say."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 
 from digits.errors import ConfigError
+from digits.settings.targets import check_object, load_class, section_for, target_of
+from digits.settings.trainer import TrainerConfig
+from digits.settings.types import Count, Folder, NotNegative, Positive, Section, Share
 from digits.settings.wording import explain
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+TRAINING_IMAGES = {"mnist": 60_000, "mnist5k": 4_000, "fashion_mnist": 60_000, "kmnist": 60_000}  # known unread
 
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Folder = Annotated[str, Field(min_length=1), AfterValidator(lambda s: str(Path(s).expanduser())), "a folder"]
-# The text in a type says what is allowed; without one, digits.settings.wording makes it of the type and its limits.
-Limit = Annotated[
-    Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | None,
-    "a number of batches, a share of them from 0.0 to 1.0, or null for all",
-]
-Some = Annotated[
-    Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)] | None,
-    "a number of batches, a share of them above 0.0 and up to 1.0, or null for all",
-]
+class DataConfig(Section, extra="allow"):
+    """What all data modules have; the arguments of the one that is named join it once it is known."""
 
-
-class DataConfig(_Section):
-    """Arguments of :class:`~digits.data.module.DigitDataModule`."""
-
-    name: Literal["mnist", "mnist5k"] = Field(description="MNIST, or 5,000 of its digits, which need no network")
-    data_dir: Folder = Field(
-        description="where MNIST is, or will be downloaded to; the variable DIGITS_DATA_DIR sets the default"
-    )
+    name: str = Field(description="that of its file, of the group data")
     batch_size: int = Field(
         ge=2, description="images in a step, over all devices together; batch normalisation needs more than one"
     )
-    val_size: int = Field(ge=0, lt=60_000, description="training images held out for validation; 0: none")
+    val_size: Annotated[
+        Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)],
+        "a number of images, or a share of them from 0.0 to under 1.0",
+    ] = Field(description="training images held out for validation; 0: none")
     synthetic: Share = Field(
         description="synthetic digits in forms that are rare in MNIST, to train on too: so many for each of MNIST's"
     )
     test_each_epoch: bool = Field(
         description="score the test split after each epoch, in place of a validation split: needs data.val_size=0"
     )
-    offline_fallback: bool = Field(
-        description="without files and network, train on the 5,000 digits that come along; false: that is an error"
-    )
 
     @model_validator(mode="after")
     def _splits(self) -> "DataConfig":
-        images = 4_000 if self.name == "mnist5k" else 60_000
-        if self.val_size + self.batch_size > images:
+        images = TRAINING_IMAGES.get(self.name)
+        held_out = self.val_size if isinstance(self.val_size, int) else round(self.val_size * (images or 0))
+        if images is not None and held_out + self.batch_size > images:
             raise ValueError(
                 f"val_size={self.val_size} and data.batch_size={self.batch_size}: together more than the {images:,} "
                 f"training images of {self.name}"
@@ -63,18 +45,59 @@ class DataConfig(_Section):
         return self
 
 
-class ModelConfig(_Section):
-    """Arguments of :class:`~digits.network.DeepDigits`."""
+class MNISTConfig(DataConfig, extra="forbid"):
+    """Of :class:`~digits.data.module.MNISTDataModule`."""
 
-    conv_dropout: Share = Field(description="share of the activations dropped after each pooling")
-    dense_dropout: Share = Field(description="share of the activations dropped after each hidden dense layer")
-    l2: NotNegative = Field(description="L2 regularization: weight of the kernels' squares in the loss; 0: none")
+    data_dir: Folder = Field(
+        description="where MNIST is, or will be downloaded to; the variable DIGITS_DATA_DIR sets the default"
+    )
+    offline_fallback: bool = Field(
+        description="without files and network, train on the 5,000 digits that come along; false: that is an error"
+    )
+
+
+class FolderConfig(DataConfig, extra="forbid"):
+    """Of :class:`~digits.reading.folder.FolderDataModule`."""
+
+    path: Folder = Field(description="the folder, with a sub-folder of pictures for each label")
+    test_share: float = Field(gt=0, lt=1, description="share of the pictures to test on, where FOLDER/test is missing")
+
+
+class ModelConfig(Section, extra="allow"):
+    """What all networks have; the arguments of the one that is named join it once it is known."""
+
+    name: str = Field(description="that of its file, of the group model")
     temperature: Positive = Field(
         description="divides the logits before the softmax; fitted after the training if images are held out for it"
     )
 
 
-class AugmentationConfig(_Section):
+class DeepDigitsConfig(ModelConfig, extra="forbid"):
+    """Of :class:`~digits.network.DeepDigits`."""
+
+    conv_dropout: Share = Field(description="share of the activations dropped after each pooling")
+    dense_dropout: Share = Field(description="share of the activations dropped after each hidden dense layer")
+    l2: NotNegative = Field(description="L2 regularization: weight of the kernels' squares in the loss; 0: none")
+
+
+class SimpleCNNConfig(ModelConfig, extra="forbid"):
+    """Of :class:`~digits.network.simple_cnn.SimpleCNN`."""
+
+    kernel: Literal[3, 5, 7] = Field(description="side of the convolutions' kernels: M3, M5 or M7")
+
+
+CLASSES: dict[str, type[DataConfig | ModelConfig]] = {"data": DataConfig, "model": ModelConfig}  # groups of classes
+# What the package's own classes take, so that a mistake is said before torch is loaded, which takes seconds. Of another
+# class it is read off the constructor.
+SECTIONS: dict[str, type[DataConfig | ModelConfig]] = {
+    "digits.data.module.MNISTDataModule": MNISTConfig,
+    "digits.reading.folder.FolderDataModule": FolderConfig,
+    "digits.network.deepdigits.DeepDigits": DeepDigitsConfig,
+    "digits.network.simple_cnn.SimpleCNN": SimpleCNNConfig,
+}
+
+
+class AugmentationConfig(Section):
     """Arguments of :class:`~digits.data.augmentation.Augmentation`."""
 
     degrees: float = Field(ge=0, le=180, description="images are turned by up to so many degrees, either way")
@@ -84,7 +107,7 @@ class AugmentationConfig(_Section):
     stroke_width: Share = Field(description="strokes made wider or narrower by up to so many pixels on each side")
 
 
-class RecipeConfig(_Section):
+class RecipeConfig(Section):
     """How the classifier is trained."""
 
     optimizer: Literal["adam", "adamw"] = Field(description="Adam as Keras has it, or AdamW")
@@ -99,55 +122,7 @@ class RecipeConfig(_Section):
     augmentation: AugmentationConfig | None = Field(description="what is done to each image at random; null: nothing")
 
 
-class TrainerConfig(_Section):
-    """Arguments of Lightning's ``Trainer``; null leaves one to Lightning. Help describes the common ones."""
-
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"] = Field(
-        description="what it is computed on; auto: a TPU if there is one, else a GPU, else the CPU"
-    )
-    devices: Annotated[
-        Literal["auto", 1] | Annotated[list[int], Field(min_length=1, max_length=1)],
-        "auto, 1, or the number of a GPU in brackets",
-    ] = Field(description="one GPU or CPU, or all cores of a TPU; [1]: the second GPU")
-    # no "bf16-true", "16-true": the small steps of averages and of batch statistics would be rounded to nothing
-    precision: Annotated[
-        Literal["auto", 16, 32, 64, "16", "32", "64", "16-mixed", "bf16-mixed", "32-true", "64-true", "bf16"],
-        "auto, 32-true, bf16-mixed, 16-mixed or 64-true",
-    ] = Field(description="of the computation; auto: bf16-mixed where the device has it, else 32-true")
-    max_epochs: Count | None = Field(description="times through the training images; null: as recipe.epochs says")
-    max_steps: Literal[-1] | Count = Field(description="stop after so many steps; -1: when the epochs are over")
-    max_time: Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$"), "DD:HH:MM:SS"] | None = Field(
-        description="stop after so many days, hours, minutes and seconds"
-    )
-    limit_train_batches: Some = Field(description="train on a part of each epoch only")
-    fast_dev_run: bool | Annotated[int, Field(ge=0), "a number of batches"] = Field(
-        description="try everything on one batch, or so many, and keep nothing"
-    )
-    accumulate_grad_batches: Count = Field(description="batches whose gradients are added up for one step")
-    gradient_clip_val: NotNegative | None = Field(description="gradients are clipped to this norm; null: they are not")
-    deterministic: bool | Literal["warn"] | None = Field(description="use none but deterministic algorithms")
-    logger: bool = Field(description="write the figures for TensorBoard")
-    enable_checkpointing: bool = Field(description="write checkpoints, from which a run that was stopped goes on")
-    enable_progress_bar: bool = Field(description="show how far the training is")
-    profiler: Literal["simple", "advanced", "pytorch", "xla"] | None = Field(
-        description="report in the run's folder where the time goes; xla: on a TPU"
-    )
-    strategy: Literal["auto", "ddp"]
-    min_epochs: Count | None
-    min_steps: Count | None
-    limit_val_batches: Limit
-    limit_test_batches: Some
-    check_val_every_n_epoch: Count | None
-    num_sanity_val_steps: int = Field(ge=-1)
-    log_every_n_steps: Count
-    enable_model_summary: bool
-    gradient_clip_algorithm: Literal["norm", "value"] | None
-    benchmark: bool | None
-    inference_mode: bool
-    detect_anomaly: bool
-
-
-class Config(_Section):
+class Config(Section):
     """All of a run's settings. The descriptions are what `python train.py --help` says."""
 
     name: Annotated[str, Field(pattern=r"^[^/\s]*[^/\s.][^/\s]*$"), "a word"] = Field(
@@ -172,6 +147,12 @@ class Config(_Section):
     model: ModelConfig = Field(description="the network")
     recipe: RecipeConfig = Field(description="how it is trained; recipe=keras takes the original's")
     trainer: TrainerConfig = Field(description="arguments of Lightning's Trainer; null leaves one to Lightning")
+    logger: Annotated[dict[str, Any], "a class and what it takes"] = Field(
+        description="where the figures go beside the run's folder: logger=tensorboard, csv, wandb or none"
+    )
+    callbacks: Annotated[list[dict[str, Any]], "a list of classes and what each takes"] = Field(
+        description="Lightning callbacks beside the project's own: [{_target_: module.Class, argument: value}]"
+    )
 
 
 def check(settings: dict[str, Any]) -> Config:
@@ -181,7 +162,58 @@ def check(settings: dict[str, Any]) -> Config:
         ConfigError: the first setting that is unknown, of a wrong type or out of range; one line that names the key,
             the value and what is allowed.
     """
+    kind = Config
+    settings = _without_targets(settings)
     try:
-        return Config.model_validate(settings)
+        Config.model_validate(settings)  # which is quick, and needs no class
+        kind = config_for(settings)
+        config = kind.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(explain(Config, error.errors()[0])) from None
+        raise ConfigError(explain(kind, error.errors()[0])) from None
+    _check_objects(config)
+    return config
+
+
+def _check_objects(config: Config) -> None:
+    """Check what logger and callbacks take; raises ConfigError."""
+    objects = [(f"callbacks.{number}", settings) for number, settings in enumerate(config.callbacks)]
+    if config.logger.get("_target_") is not None:
+        from lightning.pytorch.loggers import Logger  # here, as it takes seconds and other mistakes are said before
+
+        check_object("logger", config.logger, Logger)
+    for key, settings in objects:
+        from lightning import Callback
+
+        check_object(key, settings, Callback)
+
+
+def _without_targets(settings: dict[str, Any]) -> dict[str, Any]:
+    """``settings`` without the names of classes, which are those of the files; raises ConfigError for another."""
+    rest = dict(settings)
+    for group in CLASSES:
+        section = rest.get(group)
+        if isinstance(section, dict) and (target := section.get("_target_")) is not None:
+            if target != target_of(group, str(section.get("name"))):
+                raise ConfigError(f"{group}._target_={target}: is that of another file than {group}.name says")
+            rest[group] = {key: value for key, value in section.items() if key != "_target_"}
+    return rest
+
+
+def config_for(settings: dict[str, Any]) -> type[Config]:
+    """:class:`Config` with the arguments of the classes that ``settings`` name; those that are not ours are imported.
+
+    Raises:
+        ConfigError: there is no such class.
+    """
+    fields: dict[str, Any] = {
+        group: (section_of_file(group, settings[group]["name"]), Config.model_fields[group]) for group in CLASSES
+    }
+    return create_model("Config", __base__=Config, **fields)
+
+
+def section_of_file(group: str, name: str) -> type[DataConfig | ModelConfig]:
+    """What the class of `GROUP/NAME.yaml` takes; raises ConfigError if there is none."""
+    if (known := SECTIONS.get(target_of(group, name))) is not None:
+        return known
+    given = {"seed", "eval_batch_size"} if group == "data" else set()
+    return section_for(CLASSES[group], load_class(group, name, object), given)

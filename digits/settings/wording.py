@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 def allowed(field: FieldInfo) -> str:
     """What a value of ``field`` may be: "a whole number from 1 or null"."""
-    words = list(_allowed(field.annotation, field.metadata))
+    words = list(_allowed(field.annotation, field.metadata)) or ["a value of another kind"]
     return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
@@ -82,6 +82,8 @@ def _allowed(kind: Any, limits: Iterable[Any]) -> Iterator[str]:
         yield _number(kind, limits)
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
         yield f"a section of {', '.join(kind.model_fields)}"
+    elif kind is str:
+        yield "a text"
     else:  # a union
         for part in get_args(kind):
             yield from _allowed(part, ())

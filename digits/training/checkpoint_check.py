@@ -113,7 +113,6 @@ class _Contents(_Part):
     optimizer_states: Annotated[list[_Optimizer], Field(min_length=1, max_length=1)]
     lr_schedulers: list[_Schedule]
     hyper_parameters: _HyperParameters
-    data: dict[str, Any] = Field(alias="DigitDataModule")
 
 
 def check_checkpoint(path: Path, trainer: L.Trainer, classifier: DigitClassifier, data: DigitDataModule) -> None:
@@ -135,8 +134,14 @@ def check_checkpoint(path: Path, trainer: L.Trainer, classifier: DigitClassifier
     fault = _fault_of_optimizer(contents, classifier) or _fault_of_progress(contents, trainer)
     if fault:
         raise not_ours(path, "ckpt_path=", fault)
+    kind = type(data).__qualname__  # under which Lightning keeps the state
+    trained_on = loaded.get(kind)
+    if not isinstance(trained_on, dict):
+        raise not_ours(
+            path, "ckpt_path=", f"{kind}: which data it was trained on is missing, or they are of another class"
+        )
     for name, here in data.state_dict().items():
-        if (before := contents.data.get(name)) != here:
+        if (before := trained_on.get(name)) != here:
             raise DigitsError(f"ckpt_path={path}: was trained with {name}={before}, not {here}: use the same")
     _check_length(path, contents, trainer, data)
 

@@ -12,22 +12,22 @@ from digits import __version__
 from digits.backend import Backend
 from digits.data.augmentation import Augmentation
 from digits.data.module import PADDING, Batch
-from digits.network import DeepDigits, to_input
+from digits.network import build_network, to_input
 from digits.training.metrics import LossAndAccuracy
 from digits.training.optimizer import KerasAdam, load_across_devices
 from digits.training.step_limit import steps_allowed
 
 
 class DigitClassifier(L.LightningModule):
-    """DeepDigits with its loss (cross-entropy + L2), its sparse accuracy, its optimizer and its schedule.
+    """A network with its loss (cross-entropy + L2), its sparse accuracy, its optimizer and its schedule.
 
     Args:
-        model: arguments of :class:`~digits.network.DeepDigits`.
+        model: settings of the network, as `conf/model/` has them.
         recipe: how it is trained, as `conf/recipe/` has it: ``optimizer`` ("adam" or "adamw"), ``learning_rate``,
             ``weight_decay``, ``schedule`` ("constant" or "one_cycle"), ``warmup``, ``label_smoothing``,
             ``augmentation``.
         backend: the device that it will be trained on; a CPU by default.
-        compiled: train by what torch.compile makes of parts of the network.
+        compiled: train by what torch.compile makes of parts of the network; with DeepDigits only.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class DigitClassifier(L.LightningModule):
         self.recipe = recipe
         self.backend = backend or Backend()
         self.compiled = compiled
-        self.network = DeepDigits(**model)
+        self.network = build_network(model)
         # the layout that the CPU's convolutions are fastest in
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.fit_network = self.backend.accelerate(self.network, training=True, compiled=compiled)
@@ -117,7 +117,7 @@ class DigitClassifier(L.LightningModule):
         if self.recipe["optimizer"] == "adam":
             optimizer: torch.optim.Optimizer = KerasAdam(self.parameters(), rate, **options)
         else:
-            kernels = [layer.weight for layer in self.network.weight_layers()]
+            kernels = self.network.kernels()
             others = [p for p in self.parameters() if all(p is not kernel for kernel in kernels)]
             groups: list[dict[str, Any]] = [{"params": kernels}, {"params": others, "weight_decay": 0.0}]
             optimizer = torch.optim.AdamW(groups, rate, weight_decay=self.recipe["weight_decay"], **options)

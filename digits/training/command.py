@@ -19,8 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from digits.errors import DigitsError
-from digits.settings.command_line import CONF, check_command_line, check_settings, message_of, settings_for_help
+from digits.settings.command_line import check_command_line, check_settings, message_of, settings_for_help
 from digits.settings.help import help_text
+from digits.settings.targets import CONF
 from digits.training.interruption import Interrupted, Interruption
 from digits.training.start import StartCheck
 

@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from digits.backend import Backend
 from digits.network import BatchNorm, to_input
@@ -104,16 +105,16 @@ class EMA(WeightAveraging):
     def _measure_statistics(self, trainer: Any, pl_module: Any) -> None:
         """Set the batch statistics of ``pl_module`` to their means over some batches of the training images."""
         modes = {module: module.training for module in pl_module.modules()}
-        norms = {module: module.momentum for module in modes if isinstance(module, BatchNorm)}
+        norms: dict[Any, Any] = {m: m.momentum for m in modes if isinstance(m, BatchNorm | _BatchNorm)}
         pl_module.eval()  # for the dropout
         forward = self.backend.accelerate(pl_module.network, training=True)
         loader = trainer.train_dataloader
         batches = itertools.islice(loader.sampler, -(-self.statistics_images // trainer.datamodule.batch_size))
         for count, indices in enumerate(batches, start=1):
-            share = self.backend.variable(1 / count)  # of this batch in the mean over all so far
+            share = 1 / count  # of this batch in the mean over all so far
             for norm in norms:
                 norm.train()
-                norm.momentum = share
+                norm.momentum = self.backend.variable(share) if isinstance(norm, BatchNorm) else share
             batch = trainer.strategy.batch_to_device(loader.dataset[indices])
             with trainer.precision_plugin.forward_context():
                 forward(to_input(batch["image"]))

@@ -27,6 +27,7 @@ class History(L.Callback):
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / "metrics.csv"
         self.rows: list[dict[str, float]] = []
+        self.validations: list[dict[str, float]] = []  # those within epochs: step, val/…
         self._images = 0
         self._start = self._stop = 0.0
         self._validated = False
@@ -43,10 +44,17 @@ class History(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note that this epoch was validated; without it, Lightning still reports the figures of an earlier epoch."""
         self._validated = True
+        if trainer.is_last_batch or trainer.sanity_checking:
+            return
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if not key.startswith("train/")}
+        self.validations.append({"step": trainer.global_step} | metrics)
+        if trainer.is_global_zero:
+            log.info("  ".join([f"step {trainer.global_step:,}", *_parts(metrics)]))
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the images and note the time, as validation, which is no training, comes before the epoch's end."""
         self._images += len(batch["label"])
+        self._validated = False  # as these weights were not
         if trainer.is_last_batch:
             pl_module.measured("fit")  # waits for the device, which runs behind the host
         self._stop = time.perf_counter()
@@ -76,11 +84,17 @@ class History(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, and what has been counted of an epoch that is not at its end."""
-        return {"rows": self.rows, "images": self._images, "seconds": self._stop - self._start}
+        return {
+            "rows": self.rows,
+            "validations": self.validations,
+            "images": self._images,
+            "seconds": self._stop - self._start,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Those of the run that is resumed."""
         self.rows, self._images = list(state_dict["rows"]), state_dict["images"]
+        self.validations = list(state_dict.get("validations", []))
         self._start, self._stop = 0.0, state_dict["seconds"]
 
     def _write(self) -> None:
@@ -99,9 +113,12 @@ def epoch_of(epoch: int, epochs: int | None) -> str:
 
 def epoch_line(row: dict[str, float], epochs: int | None) -> str:
     """A row of the history as one line of about 80 characters."""
-    parts = [epoch_of(int(row["epoch"]), epochs)]
-    for prefix, name in (("train", "train"), ("val", "val"), ("test_each_epoch", "test")):
-        if f"{prefix}/loss" in row:
-            parts.append(f"{name} {row[f'{prefix}/sparse_accuracy']:.2%} loss {row[f'{prefix}/loss']:.4f}")
-    parts.append(f"{row['images_per_second']:,.0f} img/s")
-    return "  ".join(parts)
+    return "  ".join([epoch_of(int(row["epoch"]), epochs), *_parts(row), f"{row['images_per_second']:,.0f} img/s"])
+
+
+def _parts(row: dict[str, float]) -> list[str]:
+    return [
+        f"{name} {row[f'{prefix}/sparse_accuracy']:.2%} loss {row[f'{prefix}/loss']:.4f}"
+        for prefix, name in (("train", "train"), ("val", "val"), ("test_each_epoch", "test"))
+        if f"{prefix}/loss" in row
+    ]

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
+from torch.nn.modules.dropout import _DropoutNd
 
 from digits.data.module import DigitDataModule
 from digits.errors import ConfigError, DigitsError
@@ -19,7 +20,7 @@ from digits.evaluation.scoring import score
 from digits.exchange.checkpoint import load_checkpoint
 from digits.exchange.model_folder import check_target, save_model
 from digits.files import remove_unfinished
-from digits.network import DeepDigits
+from digits.network import Network
 from digits.report import plots
 from digits.report.tables import read_summary, write_json
 from digits.settings.schema import Config
@@ -28,11 +29,11 @@ from digits.training.checkpoints import Checkpoints
 from digits.training.classifier import DigitClassifier
 from digits.training.history import History
 from digits.training.interruption import Interrupted, Interruption
+from digits.training.loggers import close, log_run
 from digits.training.run_folder import LAST, begin, checkpoints_to_resume, is_complete, locked
 from digits.training.run_log import log_result, log_settings, warnings_logged
 from digits.training.setup import set_up
 from digits.training.summary import summarize
-from digits.training.tensorboard import add_result
 
 log = logging.getLogger("digits")
 
@@ -106,7 +107,7 @@ def _train(config: Config, run_dir: Path, interruption: Interruption, called: di
         if trainer.is_global_zero:
             if summary["status"] == "completed" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 save_model(run_dir / "model", network, summary, run_dir / "plots")
-                add_result(trainer, config, summary, run_dir / "plots" / "mistakes.png")
+                log_run(trainer, config, summary, run_dir / "plots" / "mistakes.png")
             write_json(run_dir / "summary.json", summary)  # last: what it says is complete, is
             log_result(summary)
     except Exception as error:
@@ -116,6 +117,8 @@ def _train(config: Config, run_dir: Path, interruption: Interruption, called: di
             if run_dir.is_dir():  # it may have vanished
                 write_json(run_dir / "summary.json", {"status": "failed", "error": str(error)} | common)
         raise error
+    finally:
+        close(trainer)
     return summary
 
 
@@ -156,22 +159,24 @@ def report(
     data: DigitDataModule,
     history: History,
     run_dir: Path,
-) -> tuple[DeepDigits, dict[str, Any]]:
+) -> tuple[Network, dict[str, Any]]:
     """Calibrate, score the test and draw the plots; returns the network and its figures."""
-    network, probabilities = calibrate_and_predict(config, classifier, data)
+    network, probabilities = calibrate_and_predict(classifier, data)
     images, labels = data.test.images[: len(probabilities)], data.test.labels[: len(probabilities)]
     assert data.digits is not None
     name = data.digits.name
     if trainer.is_global_zero:
         shown = (images.numpy(), labels.numpy(), probabilities.numpy())
-        plots.draw_all(run_dir / "plots", name, history.rows, *shown, note=why_validation_differs(config))
-    return network, score(probabilities, labels, mnist_test=name == "mnist") | {"temperature": network.temperature}
+        note = why_validation_differs(config, network)
+        plots.draw_all(run_dir / "plots", name, history.rows, *shown, note=note, classes=data.digits.classes)
+    scores = score(probabilities, labels, mnist_test=name == "mnist", classes=data.digits.classes)
+    return network, scores | {"temperature": network.temperature}
 
 
-def why_validation_differs(config: Config) -> str:
+def why_validation_differs(config: Config, network: Network) -> str:
     """The sentence below the curves that says what training has and validation has not, and the other way round."""
     used = {
-        "dropout": config.model.conv_dropout or config.model.dense_dropout,
+        "dropout": any(isinstance(layer, _DropoutNd) and layer.p for layer in network.modules()),
         "augmentation": config.recipe.augmentation,
         "label smoothing": config.recipe.label_smoothing,
     }
@@ -192,14 +197,12 @@ def selects_best_epoch(config: Config) -> bool:
     return config.recipe.schedule == "constant"
 
 
-def calibrate_and_predict(
-    config: Config, classifier: DigitClassifier, data: DigitDataModule
-) -> tuple[DeepDigits, Tensor]:
+def calibrate_and_predict(classifier: DigitClassifier, data: DigitDataModule) -> tuple[Network, Tensor]:
     """The network at the temperature that fits the validation images, and its probabilities (N, 10) of the test.
 
     N is less than the size of the test split where only a part of it was tested.
     """
-    network = calibrate(classifier.network, config.model.model_dump(), data.val.images, data.val.labels)
+    network = calibrate(classifier.network, data.val.images, data.val.labels)
     logits = torch.cat(classifier.test_logits).cpu()[: len(data.test)]  # without what filled up the last batch
     return network, network.softmax(logits)
 

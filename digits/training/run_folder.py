@@ -23,7 +23,6 @@ FREE = {
     "checkpoint_every",
     "data.data_dir",
     "data.offline_fallback",
-    "trainer.logger",
     "trainer.log_every_n_steps",
     "trainer.enable_checkpointing",
     "trainer.enable_progress_bar",
@@ -171,7 +170,7 @@ def _compare(config: Config, record: dict[str, Any], run_dir: Path) -> None:
     free = FREE | {"ckpt_path"} | (LENGTHS if config.recipe.schedule == "constant" else set())
     for key in dict.fromkeys([*_keys(here), *_keys(record)]):
         before, now = _get(record, key), _get(here, key)
-        if before != now and key not in free:
+        if before != now and key not in free and not key.startswith("logger."):
             raise _other(run_dir, key, before, now)
 
 

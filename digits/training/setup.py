@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from digits.backend import Backend
-from digits.data.module import EVAL_BATCH_SIZE, DigitDataModule
+from digits.data.module import EVAL_BATCH_SIZE, DigitDataModule, build_data
 from digits.errors import ConfigError, DigitsError
+from digits.network import DeepDigits, Network
 from digits.network.fast.memory import keep_freed_memory
 from digits.settings.schema import Config, RecipeConfig
+from digits.settings.targets import build_object, load_class
 from digits.training.checkpoints import AtomicCheckpointIO, Checkpoints, RNGState
 from digits.training.classifier import DigitClassifier
 from digits.training.ema import EMA
 from digits.training.history import History
 from digits.training.interruption import Interruption
+from digits.training.loggers import EpochFigures, build_logger
 from digits.training.placement import PROFILERS, place
 from digits.training.progress import Progress
 from digits.training.step_limit import StepLimit, steps_allowed
-from digits.training.tensorboard import EpochFigures
 
 log = logging.getLogger("digits")
 MIN_IMAGES_TO_COMPILE = 1_000_000  # compiling takes as long as it saves on some 200,000 images (docs/recipe.md)
@@ -33,6 +34,7 @@ for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
 for message in (
     "You're resuming from a checkpoint that ended before",  # whose batches Checkpoints leaves out
     ".*smaller than the logging interval",  # in an epoch of few batches
+    "Experiment logs directory",  # of a resumed run, whose rows the CSVLogger is given again
     ".*treespec, LeafSpec",  # how Lightning 2.6 checks types is deprecated in newer versions of torch
 ):
     warnings.filterwarnings("ignore", message=message, module="lightning")
@@ -63,8 +65,10 @@ def set_up(
     L.seed_everything(config.seed, verbose=False)
     # where whole steps are compiled there is one program, for one batch size
     eval_batch_size = None if backend.compiles_steps else EVAL_BATCH_SIZE
-    data = data or DigitDataModule(**dict(config.data), seed=config.seed, eval_batch_size=eval_batch_size)
+    data = data or build_data(dict(config.data), seed=config.seed, eval_batch_size=eval_batch_size)
     data.setup()
+    if batches := config.trainer.overfit_batches:
+        data.overfit(batches)
     history = History(run_dir)
     readers: list[L.Callback] = [history, EpochFigures(history), RNGState(backend)]
     if config.trainer.enable_progress_bar:
@@ -97,16 +101,17 @@ def build_trainer(
     settings = {"callbacks": [], "plugins": [AtomicCheckpointIO()]} | config.trainer.model_dump() | placement
     steps_per_epoch = math.ceil(len(data.train) // data.batch_size / settings["accumulate_grad_batches"])
     max_steps = settings.pop("max_steps")
+    del settings["overfit_batches"]  # the data module's, as Lightning would have other batches
     if settings["max_epochs"] is None:
         settings["max_epochs"] = recipe_epochs(config.recipe, steps_per_epoch) if max_steps == -1 else -1
     settings["log_every_n_steps"] = max(min(settings["log_every_n_steps"], steps_per_epoch), 1)  # a small set has few
     callbacks: list[L.Callback] = [EMA(config.recipe.ema_decay, backend)] if config.recipe.ema_decay else []
     callbacks += settings.pop("callbacks")
+    callbacks += [build_object(f"callbacks.{number}", each) for number, each in enumerate(config.callbacks)]
     if max_steps != -1:
         callbacks.append(StepLimit(max_steps))
     callbacks += readers
-    if settings["logger"]:
-        settings["logger"] = TensorBoardLogger(run_dir, name="", version="", default_hp_metric=False)
+    settings["logger"] = build_logger(config.logger, run_dir)
     if settings["profiler"] in PROFILERS:  # with its report in the run's folder
         settings["profiler"] = PROFILERS[settings["profiler"]](dirpath=run_dir, filename="profile")
     if data.validates_on is None:
@@ -140,7 +145,7 @@ def compiles(config: Config, device_type: str, images: float) -> bool:
     """Whether a run that trains on so many ``images`` in all is to use torch.compile, as ``config.compile`` says.
 
     Raises:
-        ConfigError: it is asked for on another device than a CPU.
+        ConfigError: it is asked for on another device than a CPU, or with another network than DeepDigits.
         DigitsError: it is asked for and does not work.
     """
     wanted = config.compile
@@ -150,6 +155,10 @@ def compiles(config: Config, device_type: str, images: float) -> bool:
         )
     if not wanted or device_type != "cpu" or (wanted == "auto" and images < MIN_IMAGES_TO_COMPILE):
         return False
+    if not issubclass(load_class("model", config.model.name, Network), DeepDigits):
+        if wanted == "auto":
+            return False
+        raise ConfigError(f"compile=true: goes with model=deepdigits only, not with model={config.model.name}")
     from digits.network.fast import compiled  # with torch's compiler, which is slow to import
 
     log.info("compiling, which takes half a minute the first time")

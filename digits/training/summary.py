@@ -49,6 +49,7 @@ def summarize(
         "val_images": len(data.val),
         "test_images": len(data.test),
         "parameters": classifier.network.count_parameters(),
+        "model": config.model.name,
         "seed": config.seed,
         "epochs": len(history.rows),
         "accelerator": trainer.accelerator.name(),

@@ -17,6 +17,7 @@ from typing import Any
 
 from digits.errors import ConfigError, DigitsError
 from digits.settings.schema import Config
+from digits.settings.targets import config_dirs
 from digits.xla import require_torch_xla
 from digits.xla.compiler import CHIPS, SHARDS_TRACED
 
@@ -53,13 +54,15 @@ def tpu_check(
 
 
 def _check(config: Config, topology: str, batch: int, say: Callable[[str], None]) -> dict[str, Any]:
-    silent = {"accelerator": "tpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    silent = {"accelerator": "tpu", "enable_checkpointing": False, "enable_progress_bar": False}
     settings = config.model_dump()
     settings["trainer"] |= silent | {"fast_dev_run": False}
+    settings |= {"logger": {"_target_": None}, "callbacks": []}
     environment = os.environ | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(SHARDS_TRACED)}
+    folders = [str(path) for path in config_dirs()[1:]]  # where networks of the user's own are
     with tempfile.TemporaryDirectory() as folder:
         say(f"recording the steps at a global batch of {batch:,}")
-        traced = _run(["digits.training.record_steps", folder, str(batch)], environment, json.dumps(settings))
+        traced = _run(["digits.training.record_steps", folder, str(batch), *folders], environment, json.dumps(settings))
         steps = {}
         for step in ("train", "test"):
             say(f"compiling the {step} step for {topology}")

@@ -10,7 +10,7 @@ from torch_xla.core import xla_model as xm
 
 from digits.backend import Backend
 from digits.data.augmentation import resample_by_matmul
-from digits.network import DeepDigits
+from digits.network import DeepDigits, Network
 from digits.network.fast import Forward, folded
 
 
@@ -42,6 +42,6 @@ class XLABackend(Backend):
         if "xla" in state:
             xm.set_rng_state(state["xla"])
 
-    def accelerate(self, network: DeepDigits, training: bool = False, compiled: bool = False) -> Forward:
-        """The folded form of the network, in training and in evaluation."""
-        return functools.partial(folded.forward, network)
+    def accelerate(self, network: Network, training: bool = False, compiled: bool = False) -> Forward:
+        """Of DeepDigits its folded form, in training and in evaluation; of another network itself."""
+        return functools.partial(folded.forward, network) if isinstance(network, DeepDigits) else network.__call__

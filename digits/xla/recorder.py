@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from digits.data.mnist import DigitSet
 from digits.data.module import Batch, DigitDataModule, DigitDataset
-from digits.network import DeepDigits
+from digits.network import build_network
 from digits.xla.lightning import MarkStep
 
 
@@ -77,12 +77,12 @@ class BlankDigits(DigitDataModule):
         return DataLoader(digits.to(self.trainer.strategy.root_device), sampler=[indices], batch_size=None)
 
 
-def flops_per_image() -> dict[str, float]:
-    """FLOP per image of the network's convolutions and products, in a training step and in a test step.
+def flops_per_image(settings: dict[str, Any]) -> dict[str, float]:
+    """FLOP per image of convolutions and products of the network of ``settings``, in a training and in a test step.
 
     Must be called after the recording, as autograd does not support XLA devices once it was used on the CPU alone.
     """
-    network, flops = DeepDigits(), {}
+    network, flops = build_network(settings), {}
     with FlopCounterMode(display=False) as counter:
         loss = network(torch.zeros(2, 1, 28, 28)).sum()
         flops["test"] = counter.get_total_flops() / 2
@@ -91,9 +91,7 @@ def flops_per_image() -> dict[str, float]:
     return flops
 
 
-def record(
-    trainer: L.Trainer, classifier: L.LightningModule, data: BlankDigits, folder: Path, batch_size: int
-) -> dict[str, Any]:
+def record(trainer: L.Trainer, classifier: Any, data: BlankDigits, folder: Path, batch_size: int) -> dict[str, Any]:
     """Write `train.hlo.pb` and `test.hlo.pb` to ``folder``, for a global batch of ``batch_size``.
 
     Returns:
@@ -110,4 +108,8 @@ def record(
         with contextlib.suppress(_Recorded):
             loop(classifier, data)
     fallbacks = sorted(name for name in met.counter_names() if name.startswith("aten::"))
-    return {"precision": str(trainer.precision), "host_fallbacks": fallbacks, "flops": flops_per_image()}
+    return {
+        "precision": str(trainer.precision),
+        "host_fallbacks": fallbacks,
+        "flops": flops_per_image(classifier.network.settings()),
+    }

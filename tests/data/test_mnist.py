@@ -513,11 +513,54 @@ def test_mnist5k_is_a_part_of_the_training_split():
     assert {image.tobytes() for image in torch.cat([data.train_images, data.test_images]).numpy()} <= training
 
 
+# Others that come as MNIST does
+
+
+@pytest.fixture(params=["fashion_mnist", "kmnist"])
+def other(request, small, mirrors, monkeypatch):
+    """The name of a data set of MNIST's form, whose only mirror serves the small files."""
+    kind = mnist.DATASETS[request.param]
+    mirrors(mirror := Mirror(small))
+    monkeypatch.setattr(kind, "mirrors", [mirror.url])
+    monkeypatch.setattr(kind, "resources", [(name, md5(content)) for name, content in small.items()])
+    return request.param
+
+
+def test_another_set_is_fetched_verified_and_kept_as_torchvision_keeps_it(tmp_path, small, other):
+    data = load_digits(other, tmp_path)
+    raw = tmp_path / {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}[other] / "raw"
+    assert kept(raw) == sorted(NAMES)
+    assert data.name == other and same(data, DigitSet("", *first_digits()))
+    theirs = mnist.DATASETS[other](tmp_path, download=True)  # finds the files, unpacks them
+    assert torch.equal(data.train_images, theirs.data)
+    assert same(data, load_digits(other, tmp_path))  # beside the unpacked files too
+
+
+def test_another_set_says_what_its_classes_are_called(tmp_path, other):
+    classes = load_digits(other, tmp_path).classes
+    assert classes[-1] == {"fashion_mnist": "Ankle boot", "kmnist": "wo"}[other] and len(classes) == 10
+
+
+def test_a_damaged_file_of_another_set_is_fetched_again(tmp_path, small, other, caplog):
+    load_digits(other, tmp_path)
+    (damaged_file,) = tmp_path.glob(f"*/raw/{NAMES[0]}")
+    damaged_file.write_bytes(flip_a_bit(small[NAMES[0]]))
+    load_digits(other, tmp_path)
+    assert damaged_file.read_bytes() == small[NAMES[0]]
+    assert "is damaged" in caplog.text
+
+
+def test_another_set_has_no_embedded_digits_to_fall_back_on(tmp_path, other, monkeypatch):
+    monkeypatch.setattr(mnist.DATASETS[other], "mirrors", ["http://127.0.0.1:9/"])
+    with pytest.raises(DigitsError, match="no mirror delivers it"):
+        load_digits(other, tmp_path, offline_fallback=True)
+
+
 # The module
 
 
 def test_a_name_that_is_no_data_set_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="'fashion'.*data=mnist or data=mnist5k"):
+    with pytest.raises(ConfigError, match="'fashion': take mnist5k, mnist, fashion_mnist, kmnist"):
         load_digits("fashion", tmp_path)
 
 

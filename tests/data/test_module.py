@@ -1,5 +1,6 @@
 """The data module: batches, splits, order."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -8,13 +9,13 @@ import torch
 from conftest import needs_full_mnist
 
 from digits.data.mnist import load_mnist5k
-from digits.data.module import PADDING, BatchSampler, DigitDataModule, stratified_split
+from digits.data.module import PADDING, BatchSampler, MNISTDataModule, stratified_split
 from digits.errors import DigitsError
 
 
-def embedded(**changes: object) -> DigitDataModule:
+def embedded(**changes: object) -> MNISTDataModule:
     settings: dict = {"name": "mnist5k", "data_dir": Path("unused"), "batch_size": 128, "val_size": 333} | changes
-    data = DigitDataModule(**settings)
+    data = MNISTDataModule(**settings)
     data.setup()
     return data
 
@@ -112,7 +113,7 @@ def test_synthetic_digits_are_added_to_what_is_trained_on_and_to_nothing_else():
 def test_where_the_embedded_digits_stand_in_the_same_share_is_held_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     # a network that answers would download the full set here
     monkeypatch.setattr("digits.data.mnist.MNIST.mirrors", [])
-    data = DigitDataModule("mnist", tmp_path, batch_size=128, val_size=5000)
+    data = MNISTDataModule(tmp_path, name="mnist", batch_size=128, val_size=5000)
     data.setup()
     assert (len(data.train), len(data.val), len(data.test)) == (3667, 333, 1000)
 
@@ -122,11 +123,31 @@ def test_a_batch_larger_than_the_training_set_is_refused():
         embedded(batch_size=4001, val_size=0)
 
 
+def test_a_share_of_the_images_can_be_held_out():
+    assert len(embedded(val_size=0.25).val) == 1000
+
+
+def test_overfitting_keeps_the_first_batches_for_every_epoch():
+    data = embedded(batch_size=100)
+    first = data.train.images[:200]
+    data.overfit(2)
+    assert torch.equal(data.train.images, first)
+    data.overfit(0.5)
+    assert len(data.train) == 100
+
+
+def test_no_digits_are_drawn_for_what_has_other_classes(monkeypatch: pytest.MonkeyPatch):
+    clothes = dataclasses.replace(load_mnist5k(), name="clothes", classes=("shirt", *"abcdefghi"))
+    monkeypatch.setattr(MNISTDataModule, "load", lambda self: clothes)  # Fashion-MNIST does not come along
+    with pytest.raises(DigitsError, match=r"data.synthetic=0.5: digits are drawn, which clothes has not"):
+        embedded(synthetic=0.5)
+
+
 @needs_full_mnist
 def test_the_full_set_is_split_into_55000_5000_and_10000(tmp_path: Path):
     import os
 
-    data = DigitDataModule("mnist", Path(os.environ["DIGITS_DATA_DIR"]), 128, 5000, offline_fallback=False)
+    data = MNISTDataModule(os.environ["DIGITS_DATA_DIR"], False, name="mnist", batch_size=128, val_size=5000)
     data.setup()
     assert (len(data.train), len(data.val), len(data.test)) == (55_000, 5_000, 10_000)
 

@@ -187,7 +187,10 @@ def test_pictures_have_their_table_and_plots(pictures: Path, tmp_path: Path, cap
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [("no/such/folder", "neither mnist nor mnist5k nor a folder"), (".", "no pictures in sub-folders called 0 to 9")],
+    [
+        ("no/such/folder", "is none of mnist, mnist5k, fashion_mnist, kmnist, and no folder"),
+        (".", "no pictures in sub-folders called 0 to 9"),
+    ],
 )
 def test_other_data_is_one_line(data: str, said: str, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

@@ -130,13 +130,13 @@ def test_logits_are_those_of_keras(files: Path, original: keras.Model, images: T
 
 @pytest.mark.parametrize("name", WITH_CONFIG)
 def test_settings_are_those_of_the_files_configuration(files: Path, name: str):
-    expected = {"conv_dropout": 0.2, "dense_dropout": 0.4, "l2": 0.001, "temperature": 1.0}
-    assert load_keras(files / name).arguments() == expected
+    expected = {"name": "deepdigits", "conv_dropout": 0.2, "dense_dropout": 0.4, "l2": 0.001, "temperature": 1.0}
+    assert load_keras(files / name).settings() == expected
 
 
 @pytest.mark.parametrize("name", WEIGHTS_ONLY)
 def test_without_a_configuration_settings_are_the_originals(files: Path, name: str):
-    assert load_keras(files / name).arguments() == DeepDigits().arguments()
+    assert load_keras(files / name).settings() == DeepDigits().settings()
 
 
 def test_numbers_that_tensorflow_212_leaves_out_of_a_keras_file_do_not_matter(files: Path, tmp_path: Path):
@@ -164,7 +164,7 @@ def test_a_model_made_of_functions_is_read(original: keras.Model, tmp_path: Path
 
 def test_a_model_of_logits_is_read(tmp_path: Path):
     model = other_model({19: layers.Dense(10)})
-    assert load_keras(save(tmp_path / "model.keras", model)).arguments() == DeepDigits().arguments()
+    assert load_keras(save(tmp_path / "model.keras", model)).settings() == DeepDigits().settings()
 
 
 def test_import_writes_a_model_that_all_else_takes(
@@ -200,7 +200,7 @@ def test_what_is_written_is_read_as_it_was(tmp_path: Path, name: str):
     network = DeepDigits(conv_dropout=0.1, dense_dropout=0.3, l2=0.0)
     save_keras(tmp_path / name, network)
     loaded = load_keras(tmp_path / name)
-    assert loaded.arguments() == network.arguments()
+    assert loaded.settings() == network.settings()
     assert all(map(torch.equal, loaded.state_dict().values(), network.state_dict().values()))
 
 

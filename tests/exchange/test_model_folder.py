@@ -37,7 +37,7 @@ def test_a_runs_folder_is_a_model_repository(finished: Path):
     model = finished / "model"
     assert {path.name for path in model.iterdir()} >= {"README.md", "config.json", "model.safetensors", "plots"}
     config = json.loads((model / "config.json").read_text())
-    assert set(config) == {"conv_dropout", "dense_dropout", "l2", "temperature"}
+    assert set(config) == {"name", "conv_dropout", "dense_dropout", "l2", "temperature"}
 
 
 def test_the_hubs_own_mixin_loads_a_runs_model(
@@ -217,7 +217,7 @@ def test_a_torch_file_is_loaded_with_its_settings(tmp_path: Path, images: torch.
     save_model(tmp_path / "model", network)
     export(tmp_path / "model", tmp_path / "there" / "model.pt")
     loaded = load_model(tmp_path / "there" / "model.pt")
-    assert loaded.arguments() == network.arguments()
+    assert loaded.settings() == network.settings()
     assert not loaded.training
     assert torch.equal(predict_logits(loaded, images), predict_logits(network, images))
 
@@ -225,7 +225,7 @@ def test_a_torch_file_is_loaded_with_its_settings(tmp_path: Path, images: torch.
 def test_a_torch_file_needs_nothing_of_this_project(tmp_path: Path):
     export(None, tmp_path / "model.pt", format="torch")
     content = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert content["config"] == DeepDigits.from_pretrained().arguments()
+    assert content["config"] == DeepDigits.from_pretrained().settings()
     assert content["state_dict"].keys() == DeepDigits().state_dict().keys()
 
 

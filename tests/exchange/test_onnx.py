@@ -92,7 +92,7 @@ def test_it_says_what_it_is(file: Path, network: DeepDigits):
     model = onnx.load(file)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     assert metadata == {
-        "name": "DeepDigits",
+        "name": "deepdigits",
         "temperature": str(network.temperature),
         "labels": "0,1,2,3,4,5,6,7,8,9",
     }

@@ -38,7 +38,13 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def test_a_model_folder_loads_with_its_settings_and_its_weights(folder: Path):
     network = load_model(folder)
-    assert network.arguments() == {"conv_dropout": 0.2, "dense_dropout": 0.4, "l2": 0.001, "temperature": 0.9}
+    assert network.settings() == {
+        "name": "deepdigits",
+        "conv_dropout": 0.2,
+        "dense_dropout": 0.4,
+        "l2": 0.001,
+        "temperature": 0.9,
+    }
     for name, tensor in network.state_dict().items():
         numbers = torch.arange(tensor.numel()) % 64
         expected = (numbers + 1) / 64 if "running_var" in name else (numbers - 32) / 512

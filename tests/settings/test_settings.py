@@ -1,5 +1,7 @@
 """The configuration: what is refused, how it is said, and what the experiments are made of."""
 
+import importlib
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,11 +9,14 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, configure
+from lightning import Trainer
 
 from digits.errors import ConfigError
-from digits.settings.command_line import CONF, check_command_line, settings_for_help
+from digits.settings.command_line import check_command_line, settings_for_help
 from digits.settings.help import help_text
-from digits.settings.schema import Config
+from digits.settings.schema import CLASSES, SECTIONS, Config
+from digits.settings.targets import CONF
+from digits.settings.trainer import REFUSED, TrainerConfig
 from digits.settings.wording import fields_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -27,7 +32,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         ("data.batch_size=1", "a whole number from 2"),
         ("data.batch_size=12.5", "a whole number from 2"),
         ("data.batch_size=many", "a whole number from 2"),
-        ("data.val_size=70000", "from 0 to 59,999"),
+        ("data.val_size=70000", "together more than the 60,000 training images"),
         ("data.offline_fallback=perhaps", "true or false"),
         ("seed=-1", "from 0 to 4,294,967,295"),
         ("trainer.max_epochs=2.5", "a whole number from 1"),
@@ -41,7 +46,6 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
         ("trainer.max_steps=0", "-1 or a whole number from 1"),
         ("trainer.max_time=abc", "DD:HH:MM:SS"),
         ("trainer.strategy=ddp_spawn", "auto or ddp"),
-        ("trainer.logger=mlflow", "true or false"),
         ("recipe.augmentation.degrees=200", "a number from 0 to 180"),
         ("recipe.optimizer=sgd", "adam or adamw"),
     ],
@@ -158,6 +162,32 @@ def test_deepdigits_is_the_original_to_its_last_default():
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONF)))
 def test_every_file_opens_with_the_command_that_uses_it(path: Path):
     assert any(line.startswith("# python train.py") for line in path.read_text().splitlines()[:2])
+
+
+def test_each_argument_of_lightnings_trainer_can_be_set_or_is_refused_with_a_reason():
+    arguments = {*inspect.signature(Trainer.__init__).parameters} - {"self"}
+    assert arguments == {*TrainerConfig.model_fields} | {*REFUSED}
+
+
+@pytest.mark.parametrize("argument", REFUSED)
+def test_what_cannot_be_set_of_the_trainer_says_why(argument: str):
+    with pytest.raises(ConfigError) as error:
+        check_command_line([f"trainer.{argument}=1"])
+    assert str(error.value) == f"trainer.{argument}=1: cannot be set: {REFUSED[argument]}"
+
+
+def test_a_setting_that_needs_a_value_is_named():
+    with pytest.raises(ConfigError, match=r"^data.path: a value is needed"):
+        check_command_line(["data=folder"])
+
+
+@pytest.mark.parametrize("target", SECTIONS)
+def test_what_is_checked_without_torch_is_what_the_constructor_takes(target: str):
+    module, name = target.rsplit(".", 1)
+    constructor = inspect.signature(getattr(importlib.import_module(module), name).__init__)
+    common = {*CLASSES["model"].model_fields, *CLASSES["data"].model_fields}
+    own = {*constructor.parameters} - {"self", "common", *common}
+    assert own == {*SECTIONS[target].model_fields} - common
 
 
 def test_a_refused_override_is_one_line_with_status_2_and_leaves_no_folder(train_py: Run, tmp_path: Path):

@@ -13,7 +13,7 @@ from digits.errors import DigitsError
 from digits.training.checkpoint_check import check_checkpoint
 from digits.training.setup import set_up
 
-SETTINGS = (*FINISHED, "trainer.logger=false")
+SETTINGS = (*FINISHED, "logger=none")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_one_that_is_whole_passes(checkpoint: dict, run: tuple, tmp_path: Path):
 
 TOP = (
     *("epoch", "global_step", "pytorch-lightning_version", "state_dict", "loops", "callbacks", "optimizer_states"),
-    *("lr_schedulers", "hyper_parameters", "DigitDataModule", "digits", "current_model_state", "averaging_state"),
+    *("lr_schedulers", "hyper_parameters", "MNISTDataModule", "digits", "current_model_state", "averaging_state"),
 )
 
 
@@ -115,8 +115,8 @@ LOOP = "loops/fit_loop"
         ("callbacks/EMA", "DELETED", "the averages of the weights are missing"),
         ("callbacks/EMA/latest_update_step", "x", "callbacks.EMA.latest_update_step"),
         ("hyper_parameters/recipe/warmup", "DELETED", "hyper_parameters.recipe.warmup is missing"),
-        ("DigitDataModule/seed", 9, "was trained with seed=9, not 0: use the same"),
-        ("DigitDataModule", {}, "was trained with dataset=None, not mnist-5k"),
+        ("MNISTDataModule/seed", 9, "was trained with seed=9, not 0: use the same"),
+        ("MNISTDataModule", {}, "was trained with dataset=None, not mnist-5k"),
     ],
 )
 def test_what_is_damaged_is_named(path: str, value: Any, said: str, checkpoint: dict, run: tuple, tmp_path: Path):

@@ -34,7 +34,7 @@ TINY = (
     "trainer.limit_train_batches=4",
     "trainer.limit_test_batches=1",
     "data.val_size=32",
-    "trainer.logger=false",
+    "logger=none",
     "trainer.precision=32-true",
 )
 CONSTANT = (*TINY, "recipe.schedule=constant")
@@ -124,6 +124,20 @@ def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_bits_of_an_unbrok
 
 
 @SLOW
+@pytest.mark.parametrize("step", [5, 6, 7])
+def test_so_does_one_that_is_validated_within_its_epochs(tmp_path: Path, step: int):
+    often = (*TINY, "trainer.val_check_interval=0.5")
+    train(configure(*often), tmp_path / "whole")
+    with stopped_at(step):
+        assert train(configure(*often, "checkpoint_every=0.00001"), tmp_path / "run")["status"] == "interrupted"
+    train(configure(*often), tmp_path / "run")
+    assert same_bits(tmp_path / "run", tmp_path / "whole")
+    assert figures(tmp_path / "run") == figures(tmp_path / "whole")
+    logged = [last(tmp_path / run)["callbacks"]["History"]["validations"] for run in ("run", "whole")]
+    assert logged[0] == [row for row in logged[1] if row["step"] != step]  # due when it was stopped, and not made up
+
+
+@SLOW
 def test_the_clock_of_an_epoch_that_was_resumed_counts_both_parts(broken: Path):
     train(configure(*TINY), broken)
     rows = list(csv.DictReader((broken / "metrics.csv").open()))
@@ -210,7 +224,7 @@ def test_a_refused_start_changes_no_file(train_py: Run, whole: Path):
 
 @SLOW
 def test_settings_that_leave_the_result_alone_may_differ(broken: Path, whole: Path):
-    free = ("name=other", "trainer.logger=true", "trainer.enable_progress_bar=false", "checkpoint_every=1")
+    free = ("name=other", "logger=tensorboard", "trainer.enable_progress_bar=false", "checkpoint_every=1")
     train(configure(*TINY, *free), broken)
     assert same_bits(broken, whole)
 

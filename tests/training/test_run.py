@@ -21,6 +21,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from digits.errors import ConfigError, DigitsError
 from digits.evaluation.inference import predict_logits
 from digits.exchange.model_folder import load_model
+from digits.network import build_network
 from digits.report import plots
 from digits.settings.schema import RecipeConfig
 from digits.training.classifier import DigitClassifier
@@ -36,7 +37,7 @@ TINY = (
     "trainer.max_epochs=2",
     "trainer.limit_train_batches=3",
     "trainer.limit_test_batches=2",
-    "trainer.logger=false",
+    "logger=none",
 )
 
 
@@ -134,7 +135,7 @@ def test_tensorboard_shows_the_mistakes(finished: Path):
 def test_tensorboard_shows_each_epoch_of_a_resumed_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(plots, "draw_all", lambda *_, **__: None)  # both take most of the time of a tiny run
     monkeypatch.setattr(EMA, "statistics_images", 64)
-    logged = (*TINY, "trainer.logger=true", "recipe.schedule=constant", "data.val_size=32")
+    logged = (*TINY, "logger=tensorboard", "recipe.schedule=constant", "data.val_size=32")
     train(configure(*logged, "trainer.max_epochs=1"), tmp_path)
     train(configure(*logged, "trainer.max_epochs=2"), tmp_path)
     events = EventAccumulator(str(tmp_path)).Reload()
@@ -163,7 +164,8 @@ def test_a_run_that_begins_afresh_removes_the_figures_of_the_one_before(tmp_path
     ],
 )  # fmt: skip
 def test_the_curves_name_what_the_recipe_does_in_training_only(overrides: tuple[str, ...], said: str):
-    assert why_validation_differs(configure(*overrides)) == said
+    config = configure(*overrides)
+    assert why_validation_differs(config, build_network(config.model.model_dump())) == said
 
 
 def test_a_warning_is_in_the_log_and_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -239,10 +241,10 @@ def test_the_averages_are_those_of_the_weights_after_each_step(steps: int, toler
 
 
 def test_a_checkpoint_loads_as_the_averaged_classifier(finished: Path):
-    from digits.data.module import DigitDataModule
+    from digits.data.module import MNISTDataModule
 
     classifier = DigitClassifier.load_from_checkpoint(finished / "checkpoints" / "last.ckpt", weights_only=True).eval()
-    data = DigitDataModule("mnist5k", Path("unused"), 1000, 0)
+    data = MNISTDataModule("unused", name="mnist5k", batch_size=1000, val_size=0)
     data.setup()
     with torch.no_grad():
         errors = (classifier(data.test.images).argmax(1) != data.test.labels).sum()
@@ -283,7 +285,7 @@ def test_a_run_may_be_resumed_from_a_checkpoint_that_has_lost_the_best_one(tmp_p
     (tmp_path / "first" / "checkpoints" / "best.ckpt").unlink()
     last = tmp_path / "first" / "checkpoints" / "last.ckpt"
     content = train(configure(*constant, f"ckpt_path={last}"), tmp_path / "rest")
-    assert content["val/sparse_accuracy"] == accuracies(tmp_path / "rest")[1]
+    assert content["val/sparse_accuracy"] == max(accuracies(tmp_path / "rest"))  # the first epoch's is in last.ckpt
 
 
 def test_a_resumed_run_with_nothing_left_to_train_tests_and_ships_the_averages(tmp_path: Path):

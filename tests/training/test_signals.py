@@ -15,7 +15,7 @@ from conftest import ROOT, SMALL
 
 from digits.training.command import resume_command
 
-LONG = (*SMALL, "trainer.max_epochs=50", "trainer.logger=false", "hydra.run.dir=run")
+LONG = (*SMALL, "trainer.max_epochs=50", "logger=none", "hydra.run.dir=run")
 Start = Callable[..., "subprocess.Popen[str]"]
 
 

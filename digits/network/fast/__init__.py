@@ -1,4 +1,4 @@
-"""Faster ways to the logits of :class:`~digits.network.DeepDigits`, for those who ask for one by `accelerate`."""
+"""Faster ways to a network's logits, for those who ask for one by `accelerate`; DeepDigits has some, others none."""
 
 import functools
 from collections.abc import Callable
@@ -6,15 +6,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from digits.network.base import Network
 from digits.network.deepdigits import DeepDigits
 from digits.network.fast import cpu_inference, cpu_training
 
-Forward = Callable[[Tensor], Tensor]  # images as DeepDigits.forward takes them -> logits
+Forward = Callable[[Tensor], Tensor]  # images as Network.forward takes them -> logits
 
 
-def accelerate(
-    network: DeepDigits, device: torch.device | str, training: bool = False, compiled: bool = False
-) -> Forward:
+def accelerate(network: Network, device: torch.device | str, training: bool = False, compiled: bool = False) -> Forward:
     """The fastest way to the logits of ``network`` on ``device``: a function that takes and gives what `forward` does.
 
     It works on the network's own weights, so it is asked for once and stays valid when they change. The tests hold
@@ -24,10 +23,10 @@ def accelerate(
         network: in training mode when the function is called with ``training``, else in evaluation mode.
         device: where the network is, or will be.
         training: for training steps; else for evaluation without gradients.
-        compiled: train by what torch.compile makes of the parts between the convolutions; on a CPU only.
+        compiled: train by what torch.compile makes of the parts between the convolutions; of DeepDigits on a CPU only.
     """
-    if torch.device(device).type != "cpu":
-        return network.__call__  # torch's own kernels are the fastest known there
+    if torch.device(device).type != "cpu" or not isinstance(network, DeepDigits):
+        return network.__call__  # on a GPU torch's own kernels are the fastest known
     if not training:
         return functools.partial(cpu_inference.forward, network)
     if not compiled:
