@@ -105,12 +105,12 @@ def log_run(trainer: L.Trainer, config: Config, summary: dict[str, Any], mistake
                 writer.add_image("mistakes", np.asarray(picture.convert("RGB")), trainer.global_step, dataformats="HWC")
 
 
-def close(trainer: L.Trainer) -> None:
+def close(trainer: L.Trainer, failed: bool) -> None:
     """End what the loggers have begun, or the next run of a sweep would be taken for a part of it."""
     for logger in trainer.loggers if trainer.is_global_zero else ():
-        logger.finalize("success")
+        logger.finalize("failed" if failed else "success")
         if isinstance(logger, WandbLogger):
-            logger.experiment.finish()
+            logger.experiment.finish(exit_code=int(failed))
 
 
 def _settings(config: Config, summary: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,7 +119,7 @@ def _train(config: Config, run_dir: Path, interruption: Interruption, called: di
                 write_json(run_dir / "summary.json", {"status": "failed", "error": str(error)} | common)
         raise error
     finally:
-        close(trainer)
+        close(trainer, failed=sys.exc_info()[0] is not None)
     return summary
 
 

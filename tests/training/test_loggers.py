@@ -1,11 +1,13 @@
 """What Lightning's loggers are given; that TensorBoard shows it is in test_run.py."""
 
+import contextlib
 import csv
 import time
 from pathlib import Path
 
 import pytest
 from conftest import SMALL, configure
+from lightning.pytorch.loggers import CSVLogger
 
 from digits.errors import DigitsError
 from digits.report import plots
@@ -42,6 +44,15 @@ def test_csv_has_each_epoch_of_a_resumed_run_once_and_its_result(tmp_path: Path)
     assert result["result/epochs"] == "2"
     assert "model.l2: 0.0" in (tmp_path / "csv" / "hparams.yaml").read_text()
     assert len(rows(tmp_path / "metrics.csv")) == 2
+
+
+@pytest.mark.parametrize(("rate", "said"), [("1e-3", "success"), ("1e30", "failed")])
+def test_a_logger_is_told_how_the_run_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: str, said: str):
+    heard: list[str] = []
+    monkeypatch.setattr(CSVLogger, "finalize", lambda self, status: heard.append(status))  # to hear what it is told
+    with contextlib.suppress(DigitsError):
+        train(configure(*TINY, "logger=csv", f"recipe.learning_rate={rate}"), tmp_path)
+    assert heard[-1] == said
 
 
 def test_none_leaves_the_runs_own_files_alone(tmp_path: Path):
