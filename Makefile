@@ -3,6 +3,7 @@
 # make test-slow                                    the tests that take many minutes
 # make test-newest [PYTHON=python3.13]              the tests with the newest torch, so without XLA
 # make faults                                       kills a training 50 times, and compares what comes out
+# make search                                       searches three times, is killed, and is compared with chance
 # make weights                                      trains what the package carries anew, into digits/weights/
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ ARGS   ?=
 # a file's tests share what they set up, so one process takes them all
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help train test test-slow test-newest faults weights clean
+.PHONY: help train test test-slow test-newest faults search weights clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -37,6 +38,9 @@ test-newest: $(NEWEST)/.installed-newest
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/faults.py $(ARGS)
+
+search: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/search.py $(ARGS)
 
 weights: $(VENV)/.installed
 	$(BIN)/python train.py experiment=best seed=0 data.offline_fallback=false resume=false hydra.run.dir=runs/weights

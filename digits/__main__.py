@@ -11,7 +11,7 @@ from typing import Any
 
 from digits import __version__
 from digits.errors import ConfigError, DigitsError
-from digits.usage import COMMANDS, PROGRAM
+from digits.settings.usage import COMMANDS, PROGRAM
 
 MODEL = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or owner/model on the Hugging Face hub"
 CONFIG_DIR = "knows the networks of your own in DIR/model/, as train does by --config-dir DIR"
@@ -72,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     command = add("train", prefix_chars="\0", add_help=False)
     command.add_argument("overrides", nargs="*")
     command.set_defaults(run=_train)
+
+    command = add("sweep")
+    command.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="runs/NAME/sweep_TIME")
+    command.set_defaults(run=_sweep)
 
     command = add("predict")
     command.add_argument(
@@ -156,6 +160,12 @@ def _train(options: argparse.Namespace) -> None:
     from digits.training.command import main
 
     main(options.overrides, program="digits train")
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from digits.sweep.report import report
+
+    return 1 if report(options.folders) else 0
 
 
 def _predict(options: argparse.Namespace) -> int:

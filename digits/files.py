@@ -3,7 +3,12 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from digits.errors import DigitsError
 
 
 def write_atomically(path: Path, content: bytes | memoryview, keep: Path | None = None) -> None:
@@ -59,6 +64,29 @@ def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes left half-written in ``folder`` and below it."""
     for path in list(folder.rglob(".*.tmp")):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
+    """While it is entered, no other process can enter it for the same folder; a killed one has left it.
+
+    Raises:
+        DigitsError: another process has entered it; the ``setting`` that names another folder is named.
+    """
+    lock = FileLock(folder / ".lock", is_singleton=True)  # so that this process may enter it twice
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DigitsError(
+            f"{folder}: another run is being written there; wait for its end, or name another folder with {setting}=..."
+        ) from None
+    try:
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            with contextlib.suppress(OSError):  # the folder may have vanished
+                Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def sync_folder(folder: Path) -> None:

@@ -75,7 +75,7 @@ def test_each_command_is_one_that_these_tests_know():
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "train.py" in command])
 def test_settings_of_each_training_are_valid(command: str):
-    arguments = command.split("train.py", 1)[1].split()
+    arguments = shlex.split(command.split("train.py", 1)[1])
     if "--help" in arguments:
         return
     check_command_line(arguments)

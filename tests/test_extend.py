@@ -128,7 +128,7 @@ def test_a_space_cannot_carry_it(run: Path, known: Path, tmp_path: Path, capsys)
 def test_a_sweep_tries_its_settings(mine: Path):
     result = train_py(mine, "-m", "model=mlp", "model.hidden=4,256", *QUICK, "hydra.sweep.dir=sweep", "logger=none")
     assert result.returncode == 0, result.stderr
-    found = [json.loads((mine.parent / "sweep" / str(job) / "summary.json").read_text()) for job in (0, 1)]
+    found = [json.loads((mine.parent / "sweep" / f"hidden-{n}" / "summary.json").read_text()) for n in (4, 256)]
     assert found[1]["test/sparse_accuracy"] > found[0]["test/sparse_accuracy"]
     assert found[1]["parameters"] == 784 * 256 + 256 + 256 * 10 + 10
 

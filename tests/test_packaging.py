@@ -27,7 +27,7 @@ Digits = Callable[..., str]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project's wheel, built without a network from a copy, so that nothing of it is left in the checkout."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for folder in ("digits", "conf"):
+    for folder in ("digits", "conf", "hydra_plugins"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -76,18 +76,24 @@ def test_the_wheel_carries_the_configuration_the_weights_and_the_page(wheel: Pat
     files = [*weights.rglob("*.*"), *page.glob("page.*"), ROOT / "digits" / "py.typed"]
     expected = {path.relative_to(ROOT).as_posix() for path in files}
     expected |= {f"digits/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert expected <= carried
+    assert expected | {"hydra_plugins/deepdigits.py"} <= carried
 
 
 def test_each_package_of_the_checkout_is_in_the_list():
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "digits").rglob("__init__.py")}
-    assert {*_setup()["options"]["packages"].split()} == folders | {"digits.conf"}
+    assert {*_setup()["options"]["packages"].split()} == folders | {"digits.conf", "hydra_plugins"}
 
 
 def test_the_wheels_own_code_and_configuration_are_used(installed: Path, tmp_path: Path):
     code = "import digits; from digits.settings.targets import CONF; print(digits.__file__, CONF)"
     for path in _run(installed / "bin" / "python", "-c", code, cwd=tmp_path).split():
         assert Path(path).is_relative_to(installed)
+
+
+def test_the_wheels_own_sweeper_is_used(digits: Digits):
+    assert "1 job: 1 completed" in digits(
+        "train", "-m", "data=mnist5k", "trainer.fast_dev_run=true", "hydra.sweep.dir=s"
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

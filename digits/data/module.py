@@ -94,6 +94,10 @@ def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, 
     return by_class[~held_out].sort().values, by_class[held_out].sort().values
 
 
+SPLITTING = {"batch_size", "val_size", "synthetic", "test_each_epoch"}  # what is done with images that have been read
+_read: dict[str, DigitSet] = {}  # those that were read last, if they may be needed again
+
+
 class DigitDataModule(L.LightningDataModule):
     """Images in batches ``{"image": uint8 (N, 28, 28), "label": int64 (N,)}`` on the trainer's device.
 
@@ -229,11 +233,27 @@ class MNISTDataModule(DigitDataModule):
         return load_digits(self.dataset, self.data_dir, self.offline_fallback)
 
 
-def build_data(settings: Mapping[str, Any], **options: Any) -> DigitDataModule:
+def build_data(settings: Mapping[str, Any], once: bool = False, **options: Any) -> DigitDataModule:
     """The data module that `conf/data/NAME.yaml` names, of ``settings`` as that file has them and of ``options``.
+
+    With ``once`` the images are those that were read last, if the settings say that they are the same: the jobs of a
+    sweep need not read and verify the files again.
 
     Raises:
         ConfigError: there is no such file, or its class is no :class:`DigitDataModule`.
     """
     kind = load_class("data", settings["name"], DigitDataModule)
-    return construct(f"data={settings['name']}", kind, dict(settings) | options)
+    data = construct(f"data={settings['name']}", kind, dict(settings) | options)
+    if once:
+        key = repr([kind, *((name, value) for name, value in settings.items() if name not in SPLITTING)])
+        load = data.load
+
+        def load_once() -> DigitSet:
+            if key not in _read:
+                digits = load()
+                _read.clear()
+                _read[key] = digits
+            return _read[key]
+
+        data.load = load_once  # type: ignore[method-assign]
+    return data

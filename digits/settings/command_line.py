@@ -2,24 +2,34 @@
 
 import argparse
 import contextlib
+import functools
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from digits.errors import ConfigError
+from digits.settings.grid import Axis, Grid, prefix_of
 from digits.settings.schema import Config, check
 from digits.settings.targets import add_config_dir, config_dirs
+
+# `conf/train.yaml` names it; here, and not in a file, as it has no settings of its own
+_GRID = {"_target_": "hydra_plugins.deepdigits.GridSweeper", "params": None}
+ConfigStore.instance().store(group="hydra/sweeper", name="grid", node=_GRID, provider="deepdigits")
 
 
 def check_command_line(arguments: list[str]) -> None:
@@ -43,10 +53,17 @@ def check_command_line(arguments: list[str]) -> None:
     if _is_of_another(options):
         return  # its jobs are checked when they start
     try:
+        if options.multirun:
+            parsed = _parse(options.overrides)
+            hydras = [override.key_or_group.startswith("hydra") for override in parsed]
+            words = options.overrides
+            plan(
+                *([word for word, is_his in zip(words, hydras, strict=True) if is_his == his] for his in (True, False))
+            )
+            return
         overrides = _parse(options.overrides)
         with _hydra():
-            for job in _jobs(overrides, options.multirun):
-                check_settings(compose("train", job))
+            check_settings(compose("train", [_forced(override) for override in overrides]))
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
         raise ConfigError(message_of(error)) from error
 
@@ -61,11 +78,40 @@ def settings_for_help(arguments: list[str]) -> DictConfig | None:
     if not options.help or options.hydra_help or _is_of_another(options):
         return None
     try:
-        job = _jobs(_parse(options.overrides), options.multirun)[0]
         with _hydra():
-            return compose("train", [override.removeprefix("++") for override in job])
+            overrides = _parse(options.overrides, GlobalHydra.instance().config_loader())
+            words = [Axis(override).forced(0) if options.multirun else _forced(override) for override in overrides]
+            return compose("train", [override.removeprefix("++") for override in words])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(message_of(error)) from error
+
+
+def plan(hydras: Sequence[str], overrides: Sequence[str]) -> Grid:
+    """What `python train.py -m` with overrides of Hydra's settings and of ours asks for, checked.
+
+    Raises:
+        ConfigError: as above.
+    """
+    try:
+        return _plan((*hydras, *overrides), tuple(config_dirs()))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
+        raise ConfigError(message_of(error)) from error
+
+
+@functools.lru_cache(maxsize=1)  # the check of the command line asks for it, then the sweeper
+def _plan(overrides: tuple[str, ...], folders: tuple[Path, ...]) -> Grid:
+    with _hydra():
+        loader = GlobalHydra.instance().config_loader()
+        parsed = _parse(overrides, loader)
+        own = [override for override in parsed if not override.is_sweep_override()]
+        sweeper = compose("train", [*map(_forced, own)], return_hydra_config=True).hydra.sweeper
+        named = {override.key_or_group for override in parsed}
+        params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in named]
+        parsed = [*_parse(params, loader), *parsed]
+        for override in parsed:
+            if sweeper.get("_target_") == _GRID["_target_"] and isinstance(override.value(), IntervalSweep):
+                raise ConfigError(f"{override.input_line}: an interval is for a search; add hydra/sweeper=search")
+        return Grid(parsed, _composed, check)
 
 
 def configure(overrides: list[str]) -> Config:
@@ -96,8 +142,8 @@ def _is_of_another(options: argparse.Namespace) -> bool:
     return bool(options.config_path or options.config_name)
 
 
-def _parse(overrides: list[str]) -> list[Override]:
-    parser = OverridesParser.create()
+def _parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
+    parser = OverridesParser.create(config_loader=loader)
     for text in overrides:
         try:
             parser.parse_override(text)
@@ -110,43 +156,27 @@ def _parse(overrides: list[str]) -> list[Override]:
                 f"{text}: Hydra gives some characters a meaning of their own; a path with them is quoted twice, for "
                 f"the shell and for Hydra: {quoted}"
             ) from error
-    return parser.parse_overrides(overrides)
+    return parser.parse_overrides([*overrides])
 
 
 def check_settings(settings: DictConfig) -> Config:
     """The composed ``settings`` as a :class:`~digits.settings.schema.Config`; raises ConfigError."""
     try:
-        return check(OmegaConf.to_container(settings, resolve=True, throw_on_missing=True))  # type: ignore[arg-type]
+        return check(_resolved(settings))
     except OmegaConfBaseException as error:
         raise ConfigError(message_of(error)) from error
 
 
-def _jobs(overrides: list[Override], multirun: bool) -> list[list[str]]:
-    """The overrides of the first job, and of one job for each further value of each swept key."""
-    values = [_values(override) if multirun else [_forced(override)] for override in overrides]
-    values = [v for v in values if v]
-    first = [v[0] for v in values]
-    others = [[*first[:i], value, *first[i + 1 :]] for i, v in enumerate(values) for value in v[1:]]
-    return [first, *others]
+def _composed(overrides: list[str]) -> dict[str, Any]:
+    return _resolved(compose("train", overrides))
 
 
-def _values(override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [_forced(override)]
-    if not override.is_discrete_sweep():
-        return []  # an interval, from which a sweeper draws: no value is known yet
-    return [f"{_prefix(override)}{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
+def _resolved(settings: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
 
 
 def _forced(override: Override) -> str:
-    return _prefix(override) + (override.input_line or "")
-
-
-def _prefix(override: Override) -> str:
-    """`++` for a plain setting: Hydra then lets an unknown key pass, and the check names it and what is allowed."""
-    group = override.key_or_group in {"data", "model", "recipe", "trainer", "logger", "experiment"}
-    plain = override.type == OverrideType.CHANGE and not group and not override.key_or_group.startswith("hydra")
-    return "++" if plain else ""
+    return prefix_of(override) + (override.input_line or "")
 
 
 def message_of(error: Exception) -> str:

@@ -24,19 +24,23 @@ SETTINGS = """\
 Settings: each is shown as KEY=DEFAULT (what is allowed), with what it does. `{program} experiment=best --help` shows \
 the values of an experiment."""
 OPTIONS = {
-    "-m": "a sweep: train with each combination of values that are given as KEY=A,B",
+    "-m": "a sweep: train with each combination of values that are given as KEY=A,B; `digits sweep FOLDER` says what "
+    "it has found",
     "--cfg job": "print the composed settings and train nothing",
     "--info defaults": "print which files they were composed of",
     "--config-dir FOLDER": "take files of groups, and the modules they name, from there too",
     "--hydra-help": "the other options of Hydra, which composes the settings",
     "hydra.run.dir=FOLDER": "the run's folder; the same command again goes on where it was stopped",
-    "hydra.sweep.dir=FOLDER": "the folder of a sweep",
+    "hydra.sweep.dir=FOLDER": "the folder of a sweep; the same command again skips what is completed",
+    "hydra/sweeper=search": "with -m: search between two values that are given as KEY='interval(A,B)'",
+    "hydra/launcher=joblib": "with -m: several jobs side by side, hydra.launcher.n_jobs=N; or submitit_slurm",
 }
 EXAMPLES = """\
 Examples:
   {program} data=mnist5k trainer.max_epochs=2
   {program} experiment=best seed=1 hydra.run.dir=runs/mine
   {program} -m model.dense_dropout=0.3,0.5 model.l2=1e-4,1e-3
+  {program} -m experiment=search
 """
 
 
@@ -50,7 +54,7 @@ def help_text(program: str, settings: DictConfig, width: int | None = None) -> s
     """
     width = max(min(width or shutil.get_terminal_size().columns, MAX_WIDTH), 40)
     values: Any = OmegaConf.to_container(settings, resolve=True)
-    groups = {folder.name: names(folder.name) for folder in CONF.glob("*/")}
+    groups = {folder.name: names(folder.name) for folder in CONF.glob("*/") if names(folder.name)}
     lines = [_fill(paragraph, width) for paragraph in HEAD.format(program=program).splitlines()]
     lines += ["", _fill(GROUPS, width)]
     lines += [_fill(f"  {name:<12}{', '.join(files)}", width, 14) for name, files in sorted(groups.items())]

@@ -1,5 +1,6 @@
 """The configuration's types and ranges: what the files in `conf/` and the overrides may say."""
 
+import functools
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, create_model, model_validator
@@ -134,6 +135,10 @@ class Config(Section):
         description="decides what is random: weights, dropout, augmentation, order of the images, split",
     )
     resume: bool = Field(description="go on with what was stopped in the run's folder; false: begin anew there")
+    keep: Literal["auto", "all", "none"] = Field(
+        description="what is left of models, plots and checkpoints once a run is completed; auto: all, but in a sweep "
+        "that holds images out only those of the best setting so far; none: only summary, metrics and log"
+    )
     ckpt_path: Annotated[str | None, "a path, last, best or null"] = Field(
         description="begin from a checkpoint: its path, a run's folder, or last or best of the run's own folder"
     )
@@ -205,8 +210,13 @@ def config_for(settings: dict[str, Any]) -> type[Config]:
     Raises:
         ConfigError: there is no such class.
     """
+    return _config_of(*(section_of_file(group, settings[group]["name"]) for group in CLASSES))
+
+
+@functools.cache
+def _config_of(*sections: type[DataConfig | ModelConfig]) -> type[Config]:
     fields: dict[str, Any] = {
-        group: (section_of_file(group, settings[group]["name"]), Config.model_fields[group]) for group in CLASSES
+        group: (section, Config.model_fields[group]) for group, section in zip(CLASSES, sections, strict=True)
     }
     return create_model("Config", __base__=Config, **fields)
 
@@ -215,5 +225,5 @@ def section_of_file(group: str, name: str) -> type[DataConfig | ModelConfig]:
     """What the class of `GROUP/NAME.yaml` takes; raises ConfigError if there is none."""
     if (known := SECTIONS.get(target_of(group, name))) is not None:
         return known
-    given = {"seed", "eval_batch_size"} if group == "data" else set()
-    return section_for(CLASSES[group], load_class(group, name, object), given)
+    given = frozenset({"seed", "eval_batch_size"} if group == "data" else ())
+    return section_for(CLASSES[group], load_class(group, name, object), given)  # type: ignore[arg-type]  # a class has a hash

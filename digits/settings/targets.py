@@ -1,10 +1,11 @@
 """The classes that files of settings name by `_target_`: found by the name of the file, and what they take."""
 
+import functools
 import importlib
 import inspect
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -62,7 +63,7 @@ def check_object(key: str, settings: Mapping[str, Any], base: type) -> None:
         ConfigError: there is no such class, or an argument is unknown, missing or of a wrong type.
     """
     found: Any = _import(settings.get("_target_"), f"{key}._target_", base)
-    section = section_for(_Arguments, found, given={"save_dir"} - settings.keys())
+    section = section_for(_Arguments, found, given=frozenset({"save_dir"} - settings.keys()))
     try:
         section.model_validate({name: value for name, value in settings.items() if name != "_target_"})
     except ValidationError as error:
@@ -97,7 +98,8 @@ def construct(key: str, target: type[Base], arguments: Mapping[str, Any]) -> Bas
         raise DigitsError(f"{key}: {target.__name__}: {' '.join(str(error).split())}") from error
 
 
-def section_for(base: type[Section], target: type, given: Collection[str] = ()) -> type[Section]:
+@functools.cache
+def section_for(base: type[Section], target: type, given: frozenset[str] = frozenset()) -> type[Section]:
     """``base`` and a field for each further argument of the constructor of ``target``, of its type and default.
 
     Arguments that are ``given`` to it otherwise are left out. A base that is not strict leaves what goes into
@@ -118,6 +120,11 @@ def section_for(base: type[Section], target: type, given: Collection[str] = ()) 
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[name] = (hints.get(name, Any), default)
     return create_model(base.__name__, __base__=base, __cls_kwargs__={"extra": extra}, **fields)
+
+
+@functools.cache  # a sweep's check asks for the same files at each of its values
+def _content(path: Path, changed: int) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text("utf-8")) or {}
 
 
 class _Arguments(BaseModel):
@@ -152,7 +159,7 @@ def target_of(group: str, name: str) -> Any:
             f"takes those of FOLDER/{group}/ too"
         )
     try:
-        content = yaml.safe_load(path.read_text("utf-8")) or {}
+        content = _content(path, path.stat().st_mtime_ns)
         inherited = [entry for entry in content.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error

@@ -73,8 +73,8 @@ class DigitClassifier(L.LightningModule):
         logits = self.eval_network(to_input(batch["image"])).float()
         if self._penalty is None or self.backend.compiles_steps:  # where it is part of the one program
             self._penalty = self.network.l2_penalty()
-        loss = F.cross_entropy(logits, batch["label"], ignore_index=PADDING) + self._penalty
-        self._metric(split).update(loss, logits, batch["label"])
+        cross_entropy = F.cross_entropy(logits, batch["label"], ignore_index=PADDING)
+        self._metric(split).update(cross_entropy + self._penalty, logits, batch["label"], cross_entropy)
         return logits
 
     def on_validation_epoch_start(self) -> None:
@@ -86,7 +86,7 @@ class DigitClassifier(L.LightningModule):
         self._penalty, self.test_logits = None, []
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation's loss and accuracy."""
+        """Log the validation's loss and accuracy, and the loss without its L2 term, which compares settings of it."""
         self.log_split("val", self.trainer.datamodule.validates_on)  # type: ignore[attr-defined]
 
     def on_test_epoch_end(self) -> None:
@@ -94,17 +94,21 @@ class DigitClassifier(L.LightningModule):
         self.log_split("test", "test")
 
     def log_split(self, split: str, prefix: str) -> None:
-        """Report ``<prefix>/loss`` and ``<prefix>/sparse_accuracy`` of what ``split`` has seen, and begin anew.
+        """Report ``<prefix>/loss`` and ``…/sparse_accuracy`` of what ``split`` has seen, and begin anew.
+
+        Of validation images also ``val/cross_entropy``, which is the loss without the L2 term.
 
         To Lightning's callbacks, that is; from the history they go into TensorBoard's event file.
         """
-        loss, accuracy = self.measured(split)
+        loss, accuracy, cross_entropy = self.measured(split)
         self.log(f"{prefix}/loss", loss, batch_size=1, logger=False)
         self.log(f"{prefix}/sparse_accuracy", accuracy, batch_size=1, logger=False)
+        if prefix == "val":
+            self.log("val/cross_entropy", cross_entropy, batch_size=1, logger=False)
         self._metric(split).reset()
 
     def measured(self, split: str) -> Tensor:
-        """Mean loss and sparse accuracy of what ``split`` has seen; float32 (2,) on the host, which waits for it."""
+        """Mean loss, sparse accuracy and cross-entropy of what ``split`` has seen; float32 (3,) on the host."""
         return self._metric(split).compute().cpu()
 
     def _metric(self, split: str) -> LossAndAccuracy:

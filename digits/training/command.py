@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 from digits.errors import DigitsError
 from digits.settings.command_line import check_command_line, check_settings, message_of, settings_for_help
 from digits.settings.help import help_text
-from digits.settings.targets import CONF
+from digits.settings.targets import CONF, add_config_dir
+from digits.sweep.job import OBJECTIVE, SweepJob, in_child
 from digits.training.interruption import Interrupted, Interruption
 from digits.training.start import StartCheck
 
@@ -84,33 +85,20 @@ def main(arguments: list[str], program: str) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def run(settings: DictConfig) -> float:
-    """One run, alone or as one of a sweep; returns what a sweeper maximises, the validation accuracy."""
+    """One run, alone or as one of a sweep; returns what a search minimises, the cross-entropy of the best epoch."""
+    hydra_config = HydraConfig.get()
+    run_dir = Path(hydra_config.runtime.output_dir)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return _run_job(settings, hydra_config, run_dir)
     from lightning.pytorch.utilities import rank_zero_only
 
     from digits.report.next_steps import print_next_steps
-    from digits.report.tables import print_run, write_json  # with torch and Lightning: `--help` need not wait for them
-    from digits.training.run import train
+    from digits.report.tables import print_run  # with torch and Lightning: `--help` need not wait for them
 
-    hydra_config = HydraConfig.get()
-    run_dir = Path(hydra_config.runtime.output_dir)
-    overrides = list(hydra_config.overrides.task)
-    try:
-        command = resume_command(sys.argv[0], sys.argv[1:], overrides, run_dir)
-        summary = train(check_settings(settings), run_dir, overrides, command)
-    except Exception as error:
-        expected = isinstance(error, DigitsError | OSError)
-        log.error(str(error), exc_info=not expected)
-        if hydra_config.mode == RunMode.MULTIRUN:
-            if not (run_dir / "summary.json").exists():  # for the table of the sweep, if the run has not begun
-                with contextlib.suppress(OSError):  # a full disk, perhaps: the line above has said it
-                    failure = {"status": "failed", "error": str(error), "run_dir": str(run_dir)}
-                    write_json(run_dir / "summary.json", failure)
-            return float("nan")  # the other jobs go on; a sweeper takes it for a failed trial
-        sys.exit(getattr(error, "exit_status", 1))
+    summary = _train(settings, hydra_config, run_dir, None)
     try:
         rank_zero_only(print_run)(summary)  # of several hosts the first
-        if hydra_config.mode == RunMode.RUN:  # a sweep has its own, below its table
-            rank_zero_only(print_next_steps)(summary)
+        rank_zero_only(print_next_steps)(summary)
         sys.stdout.flush()
     except OSError as error:  # the reader of a pipe has gone, or a disk is full
         _print_no_more()
@@ -118,8 +106,54 @@ def run(settings: DictConfig) -> float:
             _fail(f"cannot be printed: {error}; all is in {run_dir / 'summary.json'}", 1)
     if summary["status"] == "interrupted":
         sys.exit(128 + signal.Signals[summary["signal"]])
-    accuracy = summary["val/sparse_accuracy"]
-    return float("nan") if accuracy is None else accuracy
+    return float(summary.get(OBJECTIVE) or "nan")
+
+
+def _run_job(settings: DictConfig, hydra_config: Any, run_dir: Path) -> float:
+    job = SweepJob.of(Path(hydra_config.sweep.dir), run_dir, hydra_config.job.num)
+    if job.is_own_process:  # a launcher's, which knows nothing of the command line
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the sweep too, which ends its jobs by SIGTERM
+        sys.argv = job.command
+        if folder := get_args_parser().parse_args(job.command[1:]).config_dir:
+            add_config_dir(folder)
+
+    def work() -> None:
+        with job.working():
+            _train(settings, hydra_config, run_dir, job)
+
+    if job.is_own_process and "joblib" in hydra_config.launcher._target_ and hasattr(os, "fork"):
+        if (status := in_child(work, job.parent)) < 0:
+            log.error("%s: killed by %s", run_dir.name, signal.Signals(-status).name)
+    else:
+        work()
+    return job.objective()
+
+
+def _train(settings: DictConfig, hydra_config: Any, run_dir: Path, job: SweepJob | None) -> dict[str, Any]:
+    """Train; of a job of a sweep an error is written into its folder, as the other jobs go on.
+
+    Raises:
+        SystemExit: of a single run that has failed, and of any that has been interrupted, by a signal's number.
+    """
+    from digits.report.tables import write_json
+    from digits.training.run import train
+
+    overrides = list(hydra_config.overrides.task)
+    summary: dict[str, Any] = {"status": "failed", "run_dir": str(run_dir)}
+    try:
+        command = resume_command(sys.argv[0], sys.argv[1:], overrides, run_dir)
+        summary = train(check_settings(settings), run_dir, overrides, command, job)
+    except Exception as error:
+        expected = isinstance(error, DigitsError | OSError)
+        log.error(str(error), exc_info=not expected)
+        if job is None:
+            sys.exit(getattr(error, "exit_status", 1))
+        if not (run_dir / "summary.json").exists():  # if the run has not begun
+            with contextlib.suppress(OSError):  # a full disk, perhaps: the line above has said it
+                write_json(run_dir / "summary.json", summary | {"error": str(error)})
+    if job is not None and summary["status"] == "interrupted":
+        sys.exit(128 + signal.Signals[summary["signal"]])
+    return summary
 
 
 def resume_command(program: str, arguments: Sequence[str], overrides: Sequence[str], run_dir: Path) -> str:

@@ -1,4 +1,4 @@
-"""What is measured of a split: the mean loss and the sparse accuracy."""
+"""What is measured of a split: the mean loss, the sparse accuracy and the mean cross-entropy."""
 
 import torch
 from torch import Tensor
@@ -8,15 +8,16 @@ from digits.data.module import PADDING
 
 
 class LossAndAccuracy(Metric):
-    """Mean loss, and sparse accuracy: the share of the images whose largest logit is that of the label.
+    """Mean loss, sparse accuracy (the share of the images whose largest logit is that of the label), cross-entropy.
 
     Images labelled ``PADDING`` do not count. (torchmetrics' own accuracy takes them out by their positions, which gives
-    each batch another shape: XLA would compile anew.) Both come as one tensor, so that reading them waits once.
+    each batch another shape: XLA would compile anew.) They come as one tensor, so that reading them waits once.
     """
 
     full_state_update = False
 
     loss: Tensor
+    cross_entropy: Tensor
     correct: Tensor
     total: Tensor
 
@@ -24,16 +25,22 @@ class LossAndAccuracy(Metric):
         super().__init__()
         # one element, not a scalar: XLA makes a constant of a scalar that is 0, and compiles anew when it is not
         self.add_state("loss", torch.zeros(1), dist_reduce_fx="sum")
+        self.add_state("cross_entropy", torch.zeros(1), dist_reduce_fx="sum")
         self.add_state("correct", torch.zeros(1, dtype=torch.int32), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(1, dtype=torch.int32), dist_reduce_fx="sum")
 
-    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count one batch: its mean ``loss`` (a scalar), ``logits`` (N, classes) and ``labels`` int64 (N,)."""
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor, cross_entropy: Tensor | None = None) -> None:
+        """Count one batch: its mean ``loss`` (a scalar), ``logits`` (N, classes) and ``labels`` int64 (N,).
+
+        ``cross_entropy`` is the part of the loss without any penalty, a scalar; None where nobody asks for it.
+        """
         images = (labels != PADDING).sum(dtype=torch.int32)
         self.loss = self.loss + loss * images
+        if cross_entropy is not None:
+            self.cross_entropy = self.cross_entropy + cross_entropy * images
         self.correct = self.correct + (logits.argmax(1) == labels).sum(dtype=torch.int32)
         self.total = self.total + images
 
     def compute(self) -> Tensor:
-        """Mean loss and sparse accuracy, float32 (2,)."""
-        return torch.cat([self.loss, self.correct]) / self.total
+        """Mean loss, sparse accuracy and mean cross-entropy, float32 (3,)."""
+        return torch.cat([self.loss, self.correct, self.cross_entropy]) / self.total

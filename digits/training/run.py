@@ -1,10 +1,12 @@
 """One run: fitted, tested, calibrated, scored, and written into its folder."""
 
 import contextlib
+import functools
 import logging
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +22,20 @@ from digits.evaluation.calibration import calibrate
 from digits.evaluation.scoring import score
 from digits.exchange.checkpoint import load_checkpoint
 from digits.exchange.model_folder import check_target, save_model
-from digits.files import remove_unfinished
+from digits.files import locked, remove_unfinished
 from digits.network import Network
 from digits.report import plots
 from digits.report.tables import read_summary, write_json
 from digits.settings.schema import Config
+from digits.sweep.job import SweepJob
 from digits.training.checkpoint_check import check_checkpoint
 from digits.training.checkpoints import Checkpoints
 from digits.training.classifier import DigitClassifier
 from digits.training.history import History
 from digits.training.interruption import Interrupted, Interruption
 from digits.training.loggers import close, log_run
-from digits.training.run_folder import LAST, begin, checkpoints_to_resume, is_complete, locked
+from digits.training.pruning import Pruned, Pruning
+from digits.training.run_folder import LAST, begin, checkpoints_to_resume, is_complete
 from digits.training.run_log import log_result, log_settings, warnings_logged
 from digits.training.setup import set_up
 from digits.training.summary import summarize
@@ -40,7 +44,11 @@ log = logging.getLogger("digits")
 
 
 def train(
-    config: Config, run_dir: Path, overrides: Sequence[str] | None = None, command: str | None = None
+    config: Config,
+    run_dir: Path,
+    overrides: Sequence[str] | None = None,
+    command: str | None = None,
+    job: SweepJob | None = None,
 ) -> dict[str, Any]:
     """Train, test and report as ``config`` says; everything that is written goes into ``run_dir``.
 
@@ -51,10 +59,11 @@ def train(
         run_dir: created if it does not exist.
         overrides: what `train.py` was called with, if it was: they go into the summary.
         command: what goes on with this run, for the summary of one that is stopped.
+        job: if it is one of a sweep.
 
     Returns:
-        The summary, as `summary.json` holds it. Its ``status`` is "completed", or "interrupted" after a signal, whose
-        name is then under ``signal``.
+        The summary, as `summary.json` holds it. Its ``status`` is "completed", "interrupted" after a signal, whose
+        name is then under ``signal``, or "pruned".
 
     Raises:
         DigitsError: the folder, the data, the device or the checkpoint cannot be used.
@@ -64,7 +73,8 @@ def train(
     run_dir.mkdir(parents=True, exist_ok=True)
     try:
         with warnings_logged(), Interruption() as interruption, locked(run_dir):
-            summary = _train(config, run_dir, interruption, {"overrides": overrides, "resume_command": command})
+            called = {"overrides": overrides, "resume_command": command}
+            summary = _train(config, run_dir, interruption, called, job)
     finally:
         if created:
             with contextlib.suppress(OSError):  # not empty: something was begun
@@ -72,7 +82,9 @@ def train(
     return summary
 
 
-def _train(config: Config, run_dir: Path, interruption: Interruption, called: dict[str, Any]) -> dict[str, Any]:
+def _train(
+    config: Config, run_dir: Path, interruption: Interruption, called: dict[str, Any], job: SweepJob | None
+) -> dict[str, Any]:
     start = time.perf_counter()
     candidates = checkpoints_to_resume(config, run_dir)
     if is_complete(config, run_dir):
@@ -85,7 +97,7 @@ def _train(config: Config, run_dir: Path, interruption: Interruption, called: di
         if config.ckpt_path is None:  # which would be another way out
             raise DigitsError(f"{error}; resume=false starts afresh") from error
         raise
-    trainer, classifier, data, history = set_up(config, run_dir, None, resumed, interruption)
+    trainer, classifier, data, history = set_up(config, run_dir, None, resumed, interruption, job)
     if resumed is not None:
         check_checkpoint(resumed, trainer, classifier, data)
         log.info("going on from %s", resumed)
@@ -97,18 +109,29 @@ def _train(config: Config, run_dir: Path, interruption: Interruption, called: di
         try:
             tested_epoch = fit_and_test(config, trainer, classifier, data, history, resumed, interruption)
             summary = summarize(config, trainer, data, classifier, history, tested_epoch)
-            network, results = report(config, trainer, classifier, data, history, run_dir)
+            network, results, draw = report(config, trainer, classifier, data, history, run_dir)
             summary |= {"status": "completed"} | common | results
         except Interrupted as stop:
             summary = summarize(config, trainer, data, classifier, history, len(history.rows))
             summary |= {"status": "interrupted", "signal": str(stop)} | common
+        except Pruned:
+            summary = summarize(config, trainer, data, classifier, history, len(history.rows))
+            summary |= {"status": "pruned"} | common
         last = run_dir / "checkpoints" / LAST
         summary["last_checkpoint"] = str(last) if last.exists() else None
+        completed, keeps_model, draws = summary["status"] == "completed", False, False
+        if completed and trainer.is_global_zero:
+            keeps_model, draws = what_is_kept(config, data, summary, job)
+            if draws:
+                draw()
         summary["seconds"] = round(time.perf_counter() - start, 1)
         if trainer.is_global_zero:
-            if summary["status"] == "completed" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-                save_model(run_dir / "model", network, summary, run_dir / "plots")
+            if completed and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                if keeps_model:
+                    save_model(run_dir / "model", network, summary, run_dir / "plots")
                 log_run(trainer, config, summary, run_dir / "plots" / "mistakes.png")
+            if completed and config.keep == "none" and job is None:
+                shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
             write_json(run_dir / "summary.json", summary)  # last: what it says is complete, is
             log_result(summary)
     except Exception as error:
@@ -142,6 +165,9 @@ def fit_and_test(
     _call(trainer.fit, classifier, data, ckpt_path=resumed, weights_only=True)
     interruption.deferred = False
     interruption.raise_if_asked()
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Pruning):
+            callback.raise_if_pruned()
     tested_epoch = len(history.rows)
     if saves is not None and saves.best_path is not None and selects_best_epoch(config):
         checkpoint = load_checkpoint(saves.best_path)
@@ -160,18 +186,33 @@ def report(
     data: DigitDataModule,
     history: History,
     run_dir: Path,
-) -> tuple[Network, dict[str, Any]]:
-    """Calibrate, score the test and draw the plots; returns the network and its figures."""
-    network, probabilities = calibrate_and_predict(classifier, data)
+) -> tuple[Network, dict[str, Any], Callable[[], None]]:
+    """Calibrate and score the test; returns the network, its figures, and what draws the plots."""
+    with trainer.strategy.precision_plugin.forward_context():  # as the test was; in bfloat16 also four times as fast
+        network, probabilities = calibrate_and_predict(classifier, data)
     images, labels = data.test.images[: len(probabilities)], data.test.labels[: len(probabilities)]
     assert data.digits is not None
     name = data.digits.name
-    if trainer.is_global_zero:
-        shown = (images.numpy(), labels.numpy(), probabilities.numpy())
-        note = why_validation_differs(config, network)
-        plots.draw_all(run_dir / "plots", name, history.rows, *shown, note=note, classes=data.digits.classes)
+    shown = (images.numpy(), labels.numpy(), probabilities.numpy())
+    note = why_validation_differs(config, network)
+    draw = functools.partial(
+        plots.draw_all, run_dir / "plots", name, history.rows, *shown, note=note, classes=data.digits.classes
+    )
     scores = score(probabilities, labels, mnist_test=name == "mnist", classes=data.digits.classes)
-    return network, scores | {"temperature": network.temperature}
+    return network, scores | {"temperature": network.temperature}, draw
+
+
+def what_is_kept(
+    config: Config, data: DigitDataModule, summary: dict[str, Any], job: SweepJob | None
+) -> tuple[bool, bool]:
+    """Whether the model is written, and whether plots are drawn.
+
+    With keep=auto a job of a sweep writes its model, as its setting may turn out to be the best with its next seed;
+    plots, which take longer, are drawn if it is the best already. What is not kept in the end, the sweep removes.
+    """
+    if config.keep != "auto":
+        return config.keep == "all", config.keep == "all"
+    return True, job is None or not len(data.val) or job.is_best_so_far(summary)
 
 
 def why_validation_differs(config: Config, network: Network) -> str:

@@ -1,37 +1,19 @@
 """The folder of a run: who may write there, what it was started with, and what lies there to go on from."""
 
-import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from digits.errors import ConfigError, DigitsError
 from digits.files import write_atomically
 from digits.report.tables import read_summary
+from digits.settings.compare import RECORD, deciding, flat
 from digits.settings.schema import Config
 
-RECORD = "config.yaml"  # the settings of the run
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"  # in checkpoints/; PREVIOUS is the one before LAST
-# Settings that a run may go on with another value of, as they leave its result as it is.
-FREE = {
-    "name",
-    "resume",
-    "checkpoint_every",
-    "data.data_dir",
-    "data.offline_fallback",
-    "trainer.log_every_n_steps",
-    "trainer.enable_checkpointing",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
-    "trainer.profiler",
-    "trainer.detect_anomaly",
-    "trainer.max_time",
-}
-LENGTHS = {  # may differ too, where the learning rate does not depend on them
+LENGTHS = {  # may differ too when a run goes on, where the learning rate does not depend on them
     "recipe.epochs",
     "recipe.min_steps",
     "trainer.max_epochs",
@@ -39,30 +21,6 @@ LENGTHS = {  # may differ too, where the learning rate does not depend on them
     "trainer.min_epochs",
     "trainer.min_steps",
 }
-
-
-@contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """While it is entered, no other process can enter it for the same folder; a killed one has left it.
-
-    Raises:
-        DigitsError: another process has entered it.
-    """
-    lock = FileLock(run_dir / ".lock", is_singleton=True)  # so that this process may enter it twice
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise DigitsError(
-            f"{run_dir}: another run is being written there; wait for its end, or name another folder with "
-            "hydra.run.dir=..."
-        ) from None
-    try:
-        yield
-    finally:
-        if lock.lock_counter == 1:
-            with contextlib.suppress(OSError):  # the folder may have vanished
-                Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def is_complete(config: Config, run_dir: Path) -> bool:
@@ -77,10 +35,10 @@ def is_complete(config: Config, run_dir: Path) -> bool:
         return False
     _compare(config, record, run_dir)
     summary = read_summary(run_dir) or {}
-    longer = any(
-        _get(record, key) != _get(config.model_dump(mode="json"), key) for key in LENGTHS | {"trainer.max_time"}
-    )
-    written = (run_dir / "model" / "model.safetensors").is_file() or bool(config.trainer.fast_dev_run)
+    here, there = flat(config.model_dump(mode="json")), flat(record)
+    longer = any(here.get(key) != there.get(key) for key in LENGTHS | {"trainer.max_time"})
+    written = (run_dir / "model" / "model.safetensors").is_file()
+    written = written or bool(config.trainer.fast_dev_run) or config.keep == "none"
     return summary.get("status") == "completed" and written and not longer
 
 
@@ -166,11 +124,11 @@ def _record(config: Config, run_dir: Path) -> dict[str, Any] | None:
 
 def _compare(config: Config, record: dict[str, Any], run_dir: Path) -> None:
     """Raise ConfigError for the first setting with which another result would come out."""
-    here = config.model_dump(mode="json")
-    free = FREE | {"ckpt_path"} | (LENGTHS if config.recipe.schedule == "constant" else set())
-    for key in dict.fromkeys([*_keys(here), *_keys(record)]):
-        before, now = _get(record, key), _get(here, key)
-        if before != now and key not in free and not key.startswith("logger."):
+    here, there = deciding(config), deciding(record)
+    free = {"ckpt_path"} | (LENGTHS if config.recipe.schedule == "constant" else set())
+    for key in dict.fromkeys([*here, *there]):
+        before, now = there.get(key, _MISSING), here.get(key, _MISSING)
+        if before != now and key not in free:
             raise _other(run_dir, key, before, now)
 
 
@@ -183,20 +141,3 @@ def _other(run_dir: Path, key: str, before: Any, now: Any) -> ConfigError:
 
 
 _MISSING = "(missing)"
-
-
-def _keys(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def _get(settings: dict[str, Any], key: str) -> Any:
-    value: Any = settings
-    for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return _MISSING
-        value = value[part]
-    return value

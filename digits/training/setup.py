@@ -16,6 +16,7 @@ from digits.network import DeepDigits, Network
 from digits.network.fast.memory import keep_freed_memory
 from digits.settings.schema import Config, RecipeConfig
 from digits.settings.targets import build_object, load_class
+from digits.sweep.job import SweepJob
 from digits.training.checkpoints import AtomicCheckpointIO, Checkpoints, RNGState
 from digits.training.classifier import DigitClassifier
 from digits.training.ema import EMA
@@ -24,6 +25,7 @@ from digits.training.interruption import Interruption
 from digits.training.loggers import EpochFigures, build_logger
 from digits.training.placement import PROFILERS, place
 from digits.training.progress import Progress
+from digits.training.pruning import Pruning
 from digits.training.step_limit import StepLimit, steps_allowed
 
 log = logging.getLogger("digits")
@@ -46,6 +48,7 @@ def set_up(
     data: DigitDataModule | None = None,
     resumed: Path | None = None,
     interruption: Interruption | None = None,
+    job: SweepJob | None = None,
 ) -> tuple[L.Trainer, DigitClassifier, DigitDataModule, History]:
     """Everything up to ``trainer.fit(classifier, data)``, seeded.
 
@@ -55,6 +58,7 @@ def set_up(
         data: in place of what ``config`` names.
         resumed: the checkpoint that ``trainer.fit`` will be given.
         interruption: what the training asks after each step whether to stop.
+        job: of a sweep, what is asked whether a trial is hopeless; the images of the job before are used again.
 
     Raises:
         DigitsError: the data or the device cannot be used.
@@ -65,12 +69,16 @@ def set_up(
     L.seed_everything(config.seed, verbose=False)
     # where whole steps are compiled there is one program, for one batch size
     eval_batch_size = None if backend.compiles_steps else EVAL_BATCH_SIZE
-    data = data or build_data(dict(config.data), seed=config.seed, eval_batch_size=eval_batch_size)
+    data = data or build_data(
+        dict(config.data), once=job is not None, seed=config.seed, eval_batch_size=eval_batch_size
+    )
     data.setup()
     if batches := config.trainer.overfit_batches:
         data.overfit(batches)
     history = History(run_dir)
     readers: list[L.Callback] = [history, EpochFigures(history), RNGState(backend)]
+    if job is not None and (trial := job.trial) is not None:
+        readers.append(Pruning(history, trial.is_hopeless))
     if config.trainer.enable_progress_bar:
         readers.append(Progress(history))
     if config.trainer.enable_checkpointing and not config.trainer.fast_dev_run:

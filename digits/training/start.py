@@ -10,10 +10,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
 
 from digits.errors import DigitsError
+from digits.files import locked
 from digits.report.next_steps import print_next_steps
 from digits.report.tables import print_run, read_summary
 from digits.settings.command_line import check_settings
-from digits.training.run_folder import RECORD, checkpoints_to_resume, is_complete, locked
+from digits.settings.compare import RECORD
+from digits.training.run_folder import checkpoints_to_resume, is_complete
 
 
 class Start:

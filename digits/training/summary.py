@@ -40,6 +40,7 @@ def summarize(
     seconds = sum(row["train_seconds"] for row in steady)
     last = history.rows[-1] if history.rows else {}
     tested = next((row for row in history.rows if row["epoch"] == tested_epoch), last)
+    entropies = [row["val/cross_entropy"] for row in history.rows if "val/cross_entropy" in row]
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("test/")}
     return {
         "experiment": config.name,
@@ -57,6 +58,8 @@ def summarize(
         "compiled": classifier.compiled,
         "val/sparse_accuracy": tested.get("val/sparse_accuracy"),
         "val/loss": tested.get("val/loss"),
+        "val/cross_entropy": tested.get("val/cross_entropy"),
+        "val/best_cross_entropy": min(entropies, default=None),
         **{key: value for key, value in last.items() if key.startswith("train/")},
         **metrics,
         "images_per_second": round(images / seconds, 1) if seconds else None,

@@ -9,7 +9,7 @@ import torch
 from conftest import needs_full_mnist
 
 from digits.data.mnist import load_mnist5k
-from digits.data.module import PADDING, BatchSampler, MNISTDataModule, stratified_split
+from digits.data.module import PADDING, BatchSampler, MNISTDataModule, build_data, stratified_split
 from digits.errors import DigitsError
 
 
@@ -157,3 +157,23 @@ def test_the_loader_is_many_times_faster_than_training():
     start = time.process_time()  # not the clock's, which runs on while other programs have the cores
     images = sum(len(batch["label"]) for _ in range(5) for batch in data.train_dataloader())
     assert images / (time.process_time() - start) > 50_000  # the benchmark's bar is 1,000,000 on a quiet core
+
+
+def test_the_jobs_of_a_sweep_read_the_same_images_once():
+    settings = {"name": "mnist5k", "data_dir": "unused", "offline_fallback": True, "batch_size": 64, "val_size": 100}
+    first, second = (build_data(settings | {"val_size": size}, once=True, seed=size) for size in (100, 200))
+    first.setup()
+    second.setup()
+    assert first.digits is second.digits
+    assert (len(first.val), len(second.val)) == (100, 200)
+    alone = build_data(settings)
+    alone.setup()
+    assert alone.digits is not first.digits
+
+
+def test_other_images_are_read_anew():
+    settings = {"name": "mnist5k", "offline_fallback": True, "batch_size": 64, "val_size": 100}
+    here, there = (build_data(settings | {"data_dir": folder}, once=True) for folder in ("a", "b"))
+    here.setup()
+    there.setup()
+    assert here.digits is not there.digits

@@ -366,7 +366,7 @@ def run_python(code: str) -> str:
 
 
 def test_only_the_plots_import_matplotlib() -> None:
-    code = "import sys, digits, digits.report.tables, digits.report.sweep; print('matplotlib' in sys.modules)"
+    code = "import sys, digits, digits.report.tables, digits.sweep.report; print('matplotlib' in sys.modules)"
     assert run_python(code) == "False"
 
 

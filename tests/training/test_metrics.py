@@ -17,10 +17,12 @@ def test_it_agrees_with_torchmetrics_over_batches_of_different_sizes():
     metric, reference = LossAndAccuracy(), MulticlassAccuracy(10, average="micro")
     logits, labels = drawn(100)
     for part in (slice(0, 70), slice(70, 100)):
-        metric.update(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
+        entropy = F.cross_entropy(logits[part], labels[part])
+        metric.update(entropy + 2, logits[part], labels[part], entropy)
         reference.update(logits[part], labels[part])
-    loss, accuracy = metric.compute()
-    torch.testing.assert_close(loss, F.cross_entropy(logits, labels))
+    loss, accuracy, cross_entropy = metric.compute()
+    torch.testing.assert_close(cross_entropy, F.cross_entropy(logits, labels))
+    torch.testing.assert_close(loss, cross_entropy + 2)
     torch.testing.assert_close(accuracy, reference.compute())
 
 
@@ -36,7 +38,7 @@ def test_what_fills_up_a_batch_does_not_count():
 def test_a_new_epoch_begins_with_nothing():
     metric = LossAndAccuracy()
     logits, labels = drawn(20)
-    metric.update(torch.tensor(9.0), logits.neg(), labels)
+    metric.update(torch.tensor(9.0), logits.neg(), labels, torch.tensor(8.0))
     metric.reset()
     metric.update(torch.tensor(1.0), F.one_hot(labels, 10).float(), labels)
-    assert metric.compute().tolist() == [1.0, 1.0]
+    assert metric.compute().tolist() == [1.0, 1.0, 0.0]

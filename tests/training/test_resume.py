@@ -18,12 +18,12 @@ from conftest import SMALL, configure
 from digits.errors import ConfigError, DigitsError
 from digits.exchange.checkpoint import load_checkpoint
 from digits.exchange.model_folder import load_model
+from digits.files import locked
 from digits.report import plots
 from digits.training import checkpoints
 from digits.training.classifier import DigitClassifier
 from digits.training.ema import EMA
 from digits.training.run import train
-from digits.training.run_folder import locked
 from digits.training.setup import set_up
 
 SLOW = pytest.mark.slow
@@ -364,7 +364,7 @@ def test_averages_that_are_not_finite_stop_the_run(tmp_path: Path, monkeypatch: 
 
 
 def test_two_runs_in_one_folder_at_once_are_refused(tmp_path: Path):
-    code = f"from digits.training.run_folder import locked, Path\nwith locked(Path({str(tmp_path)!r})):\n"
+    code = f"from digits.files import locked, Path\nwith locked(Path({str(tmp_path)!r})):\n"
     code += "    print('in', flush=True); input()"
     holder = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None

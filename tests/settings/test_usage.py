@@ -6,7 +6,7 @@ import pytest
 
 import digits
 from digits.__main__ import _parser, main
-from digits.usage import COMMANDS, PROGRAM
+from digits.settings.usage import COMMANDS, PROGRAM
 
 EXPLAINED = ["", *(name for name in COMMANDS if name != "train")]  # train's is Hydra's: tests/training/test_command.py
 

@@ -28,6 +28,18 @@ exactly one digit is found, that is an error.
 """
 COMMANDS = {
     "train": Usage("train the network", "", ()),  # Hydra's command line: digits.settings.help
+    "sweep": Usage(
+        "say what a sweep has found",
+        """\
+Say what a sweep (digits train -m) has found, at any time: while it runs, after
+it was stopped or killed, and when it is over. Jobs that differ by the seed
+alone are one row; rows are ranked by the validation images. Several folders
+are reported on together. The table is written into the first of them, with
+sweep.csv, sweep.png and README.md. The exit status is 1 unless all jobs are
+completed or pruned.
+""",
+        ("digits sweep runs/grid", "digits sweep runs/grid runs/more"),
+    ),
     "predict": Usage(
         "read the digits of pictures",
         """\
