@@ -14,7 +14,7 @@ from digits.errors import ConfigError, DigitsError
 from digits.files import locked, write_atomically
 from digits.settings.compare import RECORD
 from digits.settings.grid import Job as PlannedJob
-from digits.sweep.jobs import COMPLETED, ENDED, RUNNING, Job, read_jobs
+from digits.sweep.jobs import COMPLETED, ENDED, PRUNED, RUNNING, Job, read_jobs
 from digits.sweep.ranking import ranks, settings_of, short_names, text_of
 from digits.sweep.status import is_alive
 
@@ -161,7 +161,7 @@ def remove_large(folder: Path, keep: str) -> None:
         if keep == "auto" and (place == 0 or not ended):
             continue
         for job in setting.jobs:
-            if job.state in ENDED and job.state != "failed":
+            if job.state in (COMPLETED, PRUNED):  # a failed one may have what says why
                 for name in LARGE:
                     shutil.rmtree(job.folder / name, ignore_errors=True)
 

@@ -26,12 +26,14 @@ COMPLETED, RUNNING, INTERRUPTED, KILLED, PRUNED, FAILED = STATES = (
 )
 ENDED = (COMPLETED, PRUNED, FAILED)  # none of which is gone on with from where it is, a failed one is begun anew
 VAL_ACCURACY, CROSS_ENTROPY, TEST_ACCURACY = "val/sparse_accuracy", "val/cross_entropy", "test/sparse_accuracy"
+KEPT = {"status", "signal", "error", "dataset", "overrides", "seconds", "test/errors", "val/best_cross_entropy"}
+KEPT |= {VAL_ACCURACY, CROSS_ENTROPY, TEST_ACCURACY}  # of a summary, which has each mistake too
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's reads 200 jobs in the time of Python's ten
 
 
 @dataclass
 class Job:
-    """One job: its ``folder``, a state of :data:`STATES` and why, its settings by their names, and its summary."""
+    """One job: its ``folder``, a state of :data:`STATES` and why, its settings by their names, :data:`KEPT` figures."""
 
     folder: Path
     state: str
@@ -64,8 +66,8 @@ def read_job(folder: Path) -> Job:
     """The job in ``folder``."""
     status, reason = Status(folder), ""
     try:
-        summary = json.loads((folder / "summary.json").read_text("utf-8"), parse_constant=lambda _: None)
-        written = (folder / "summary.json").stat().st_mtime
+        stamp = (folder / "summary.json").stat()
+        summary, written = dict(_summary(folder / "summary.json", stamp.st_mtime_ns)), stamp.st_mtime
         state = str(summary.get("status", FAILED))
     except FileNotFoundError:
         summary, state, written = {}, FAILED, 0.0
@@ -102,6 +104,12 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=10_000)  # a sweep reads those of its earlier jobs again after each one
+def _summary(path: Path, changed: int) -> dict[str, Any]:
+    content = json.loads(path.read_text("utf-8"), parse_constant=lambda _: None)
+    return {key: value for key, value in content.items() if key in KEPT}
+
+
+@functools.lru_cache(maxsize=10_000)  # as above
 def _recorded(path: Path, changed: int) -> dict[str, Any]:
     return deciding(yaml.load(path.read_text("utf-8"), _Loader))
 
