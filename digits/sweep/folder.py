@@ -34,6 +34,11 @@ class Record:
     process: dict[str, Any]  # that works on it now, or worked last
     trials: int = 0  # of a search: how many are asked for, of all folders together
 
+    @property
+    def called(self) -> str:
+        """What is typed to call the program."""
+        return f"python {self.program}" if self.program.endswith(".py") else self.program
+
     @classmethod
     def of(cls, folder: Path) -> "Record | None":
         """That of the sweep in ``folder``; None if there is none.

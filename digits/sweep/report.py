@@ -107,8 +107,7 @@ def _command(record: Record, job: Job) -> str:
     """The command of one ``job`` of the sweep, as a single run."""
     options = get_args_parser().parse_known_args(record.arguments)[0]
     kept = [f"--config-dir={options.config_dir}"] if options.config_dir else []
-    program = f"python {record.program}" if record.program.endswith(".py") else record.program
-    return f"{program} {shlex.join([*kept, *map(str, job.summary.get('overrides') or ())])}"
+    return f"{record.called} {shlex.join([*kept, *map(str, job.summary.get('overrides') or ())])}"
 
 
 def _table(settings: Sequence[Setting], console: Console) -> Table:

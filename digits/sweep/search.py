@@ -17,7 +17,7 @@ from digits.sweep.job import OBJECTIVE
 from digits.sweep.jobs import COMPLETED, PRUNED, read_job, read_jobs
 from digits.sweep.status import SIGN_OF_LIFE, is_alive, this_process
 from digits.sweep.sweeper import ResumingSweeper
-from digits.sweep.trial import PRUNERS, SAMPLERS, Trial, open_study
+from digits.sweep.trial import PRUNERS, SAMPLERS, Trial, check_storage, open_study
 
 if TYPE_CHECKING:
     import optuna
@@ -73,6 +73,7 @@ class SearchSweeper(ResumingSweeper):
         self.total = self.n_trials
         record = Record(sys.argv[0], sys.argv[1:], self.n_trials, values, this_process(), self.n_trials)
         storage = self.storage or f"sqlite:///{self.folder.resolve()}/study.db"
+        check_storage(storage)  # first: what is written next has the command line in it
         with self.reporting(record, exclusive=False):
             self.study = open_study(self.name, storage, self.pruner)
             refuse_another(f"hydra.sweeper.study={self.name}", self.study.user_attrs.get("values", {}), values)

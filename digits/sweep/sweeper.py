@@ -200,8 +200,7 @@ class ResumingSweeper(Sweeper):
 def command_of(record: Record, folder: Path) -> str:
     """The sweep's command, with its folder."""
     words = [word for word in record.arguments if not word.startswith("hydra.sweep.dir=")]
-    program = f"python {record.program}" if record.program.endswith(".py") else record.program
-    return f"{program} {shlex.join([*words, f'hydra.sweep.dir={folder}'])}"
+    return f"{record.called} {shlex.join([*words, f'hydra.sweep.dir={folder}'])}"
 
 
 def _ended(job: Job) -> str:

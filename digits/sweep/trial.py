@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,17 @@ class Trial:
         return bool(trial.should_prune())
 
 
+def check_storage(storage: str) -> None:
+    """Raise ConfigError if the address ``storage`` holds a password; to be called before anything is written."""
+    shown = re.sub(r"(://[^/@:]*):[^/]*@", r"\1:***@", storage)
+    shown = re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
+    if shown != storage:
+        raise ConfigError(
+            f"hydra.sweeper.storage={shown}: would write the password into the sweep's folder; leave it out, and set "
+            f"the variable {PASSWORD} to it"
+        )
+
+
 def open_study(name: str, storage: str, pruner: str = "none") -> "Study":
     """The study ``name`` in ``storage``; made if it is not there.
 
@@ -69,14 +81,9 @@ def open_study(name: str, storage: str, pruner: str = "none") -> "Study":
         raise DigitsError(f"hydra/sweeper=search: {error}; pip install 'deepdigits[sweep]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    check_storage(storage)
     try:
         url = make_url(storage)
-        if url.password is not None:
-            shown = url.render_as_string(hide_password=True)
-            raise ConfigError(
-                f"hydra.sweeper.storage={shown}: would write the password into the sweep's folder; leave it out, and "
-                f"set the variable {PASSWORD} to it"
-            )
         if password := os.environ.get(PASSWORD):
             url = url.set(password=password)
         options: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.drivername.startswith("sqlite") else {}
@@ -93,7 +100,7 @@ def open_study(name: str, storage: str, pruner: str = "none") -> "Study":
                 if not tries:
                     raise
                 time.sleep(0.5)  # another process makes the tables at this moment, or the server is just starting
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:  # ValueError: of a port that is no number
         raise ConfigError(f"hydra.sweeper.storage={storage}: {_line(error)}; as sqlite:////path/study.db") from error
     except ImportError as error:
         raise DigitsError(f"hydra.sweeper.storage={storage}: {_line(error)}; install that driver") from error

@@ -209,10 +209,17 @@ def test_options_are_checked(options: dict[str, Any], message: str, tmp_path: Pa
         search(tmp_path, 1, **options)
 
 
-def test_a_password_is_refused_in_the_address_and_not_printed():
+@pytest.mark.parametrize("storage", ["postgresql://user:secret@host/db", "postgresql://host/db?user=x&password=secret"])
+def test_a_password_is_refused_in_the_address_and_not_printed(storage: str):
     with pytest.raises(ConfigError, match="DIGITS_STORAGE_PASSWORD") as error:
-        open_study("s", "postgresql://user:secret@host/db")
+        open_study("s", storage)
     assert "secret" not in str(error.value)
+
+
+def test_a_search_that_is_given_a_password_writes_nothing(tmp_path: Path):
+    with pytest.raises(ConfigError, match="DIGITS_STORAGE_PASSWORD"):
+        search(tmp_path / "s", 2, storage="postgresql://user:secret@host:5432/db")
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_password_is_taken_from_the_environment_and_written_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -231,7 +238,9 @@ def test_a_password_is_taken_from_the_environment_and_written_nowhere(tmp_path: 
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
 
 
-@pytest.mark.parametrize("storage", ["nonsense", "nosuch://host/db", "postgresql://user@127.0.0.1:1/db"])
+@pytest.mark.parametrize(
+    "storage", ["nonsense", "nosuch://host/db", "postgresql://host:port/db", "postgresql://user@127.0.0.1:1/db"]
+)
 def test_an_address_that_leads_nowhere_is_one_line(storage: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # it is tried again and again, as a server may be starting
     with pytest.raises(DigitsError, match=r"^hydra\.sweeper\.storage=[^\n]*$"):
