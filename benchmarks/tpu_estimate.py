@@ -68,9 +68,10 @@ def main() -> None:
         return
     try:
         config = configure([*OURS, f"data.batch_size={options.batch}", f"trainer.precision={options.precision}"])
-        (ours,) = tpu_check(config, options.topology, say=lambda line: print(line, file=sys.stderr))
+        (check,) = tpu_check(config, options.topology, say=lambda line: print(line, file=sys.stderr))
     except DigitsError as error:
         sys.exit(f"tpu_estimate.py: {error}")
+    ours = check["single_step"]  # as Keras's is
     print("compiling Keras's train step", file=sys.stderr)
     arguments = ["--topology", options.topology, "--batch", str(options.batch), "--precision", options.precision]
     command = [sys.executable, __file__, "--keras-only", *arguments]

@@ -7,7 +7,7 @@ that compile whole steps; another library for such devices would be a folder bes
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from digits.data.augmentation import resample
 from digits.network import Network
@@ -33,6 +33,14 @@ class Backend:
         A plain number would be part of a compiled program: with another one, the program would be compiled again.
         """
         return value
+
+    def average(self, averages: nn.Module, weights: nn.Module, share: float) -> None:
+        """Move the parameters of ``averages`` towards ``weights`` by ``share`` of their difference; copy buffers."""
+        amount: Any = self.variable(share)
+        for own, current in zip(averages.parameters(), weights.parameters(), strict=True):
+            own.lerp_(current, amount)
+        for buffer, latest in zip(averages.buffers(), weights.buffers(), strict=True):
+            buffer.copy_(latest)
 
     def optimizer_options(self, clips_gradients: bool) -> dict[str, Any]:
         """Arguments of torch's optimizers; Lightning does not clip the gradients of a fused one."""

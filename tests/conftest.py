@@ -32,7 +32,7 @@ needs_xla = pytest.mark.skipif(
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, or one worker would be left with them at the end."""
-    longest = ("test_spmd", "test_run", "test_evaluate", "test_signals")
+    longest = ("test_spmd", "test_run", "test_tpu_check", "test_many_steps", "test_evaluate", "test_signals")
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 

@@ -35,7 +35,10 @@ class DigitDataset(Dataset[Batch]):
 
     def __getitem__(self, indices: Tensor) -> Batch:
         """The images and labels at ``indices``, int32 (N,); a negative index gives some image, labelled ``PADDING``."""
-        indices = self.send(indices)
+        return self.gather(self.send(indices))
+
+    def gather(self, indices: Tensor) -> Batch:
+        """The same for indices that are on the digits' device already."""
         valid = indices.clamp(min=0)
         labels = self.labels.index_select(0, valid)
         return {"image": self.images.index_select(0, valid), "label": labels.where(indices >= 0, PADDING)}

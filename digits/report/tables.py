@@ -112,30 +112,39 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
 
 
 def print_tpu_check(checks: list[dict[str, Any]], console: Console | None = None) -> None:
-    """Print what :func:`digits.training.tpu_check.tpu_check` returned, 80 columns wide, a row per topology and step."""
+    """Print what :func:`~digits.training.tpu_check.tpu_check` returned, 80 columns wide, a row for each program."""
     console = console or Console()
     right = [
-        Column(name, justify="right", no_wrap=True) for name in ("cycles", "ms", "images/s", "reduces", "MB", "share")
+        Column(name, justify="right", no_wrap=True)
+        for name in ("cycles", "ms", "images/s", "host", "busy", "reduces", "MB", "compiled")
     ]
-    table = Table(Column("topology", no_wrap=True), "step", Column("batch", justify="right"), *right, box=None)
+    table = Table(Column("step", no_wrap=True), *right, box=None)
     for check in checks:
-        for step, found in (("train", check), ("test", check["test"])):
+        many = {f"x{check['steps_per_execution']}": check} if check["steps_per_execution"] > 1 else {}
+        programs = {"train": check["single_step"], **many, "test": check["test"]}
+        table.add_row(check["topology"])
+        for program, found in programs.items():
             table.add_row(
-                *((check["topology"], step, f"{check['global_batch']:,}") if step == "train" else ("", step, "")),
+                f" {program}",
                 f"{found['estimated_cycles']:,}",
                 f"{found['estimated_milliseconds']:.2f}",
                 f"{found['estimated_images_per_second']:,.0f}",
+                f"{found['host_milliseconds']:.2f}" if "host_milliseconds" in found else "",
+                f"{found['busy_share']:.0%}" if "busy_share" in found else "",
                 str(found["all_reduces"]),
                 f"{found['memory_bytes_per_chip'] / 1e6:,.0f}",
-                f"{found['arithmetic_share']:.0%}",
+                f"{found['compile_seconds']:.1f}",
             )
     console.print(table)
     fallbacks = {name for check in checks for name in check["host_fallbacks"]}
     first = checks[0]
     console.print(
-        f"\n{first['precision']}; operators that fall back to the host: {', '.join(sorted(fallbacks)) or 'none'}\n"
-        f"cycles: the compiler's estimate; ms, images/s: the same at {first['clock_hz'] / 1e9} GHz\n"
-        "reduces: all-reduces; MB: memory a chip; share: of the matrix arithmetic\n"
+        f"\n{first['global_batch'] // first['chips']:,} images a chip and step, {first['precision']}\n"
+        f"operators that fall back to the host: {', '.join(sorted(fallbacks)) or 'none'}\n"
+        f"cycles: of a step, the compiler's estimate; ms, images/s: the same at {first['clock_hz'] / 1e9} GHz\n"
+        "host: ms that this machine takes for a step, measured; busy: how much of the time\n"
+        f"the chips then compute; x{first['steps_per_execution']}: a step of so many in one program\n"
+        "reduces: all-reduces; MB: memory a chip; compiled: seconds that it took here\n"
         f"not in these figures: {', '.join(first['not_estimated']) or 'nothing'}\n"
         "Nothing of this has been run on a TPU."
     )

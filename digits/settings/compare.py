@@ -11,6 +11,7 @@ FREE = {
     "resume",
     "keep",
     "checkpoint_every",
+    "steps_per_execution",
     "data.data_dir",
     "data.offline_fallback",
     "trainer.log_every_n_steps",

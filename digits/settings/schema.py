@@ -148,6 +148,9 @@ class Config(Section):
     compile: Literal["auto"] | bool = Field(
         description="compile on a CPU what is around the convolutions; auto: in runs long enough for it to pay"
     )
+    steps_per_execution: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=10_000)], "auto, or a whole number from 1 to 10,000"
+    ] = Field(description="on a TPU, how many training steps the host sends off as one program; auto: 50")
     data: DataConfig = Field(description="the images; data=mnist5k takes the small set")
     model: ModelConfig = Field(description="the network")
     recipe: RecipeConfig = Field(description="how it is trained; recipe=keras takes the original's")

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -73,6 +73,13 @@ def check_object(key: str, settings: Mapping[str, Any], base: type) -> None:
 def accepts(settings: Mapping[str, Any], argument: str) -> bool:
     """Whether the class that ``settings`` name takes an ``argument``."""
     return argument in inspect.signature(_import(settings["_target_"], "_target_", object)).parameters
+
+
+def overridden(settings: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
+    """Which of the ``methods`` of a base class the class that ``settings`` name has in a form of its own."""
+    found = _import(settings["_target_"], "_target_", object)
+    bases = {name: [kind for kind in found.__mro__ if name in vars(kind)] for name in methods}
+    return [name for name, kinds in bases.items() if len(kinds) > 1]
 
 
 def build_object(key: str, settings: Mapping[str, Any]) -> Any:

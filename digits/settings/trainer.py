@@ -36,7 +36,7 @@ class TrainerConfig(Section):
     precision: Annotated[
         Literal["auto", 16, 32, 64, "16", "32", "64", "16-mixed", "bf16-mixed", "32-true", "64-true", "bf16"],
         "auto, 32-true, bf16-mixed, 16-mixed or 64-true",
-    ] = Field(description="of the computation; auto: bf16-mixed where the device has it, else 32-true")
+    ] = Field(description="of the computation; auto: bf16-mixed where it is faster, else 32-true")
     max_epochs: Count | None = Field(description="times through the training images; null: as recipe.epochs says")
     max_steps: Literal[-1] | Count = Field(description="stop after so many steps; -1: when the epochs are over")
     max_time: Annotated[str, Field(pattern=r"^\d+:\d\d:\d\d:\d\d$"), "DD:HH:MM:SS"] | None = Field(

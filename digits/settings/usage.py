@@ -120,9 +120,11 @@ write that page as a Space for the Hugging Face hub instead.
     "tpu-check": Usage(
         "compile the steps for a TPU that is not there",
         """\
-Compile the train step and the test step for a TPU, on a machine without one,
-by the TPU's own compiler, and say what it says of them. Cycles, images a
-second and shares are that compiler's estimates; nothing is run on a TPU.
+Compile the training, 50 steps as one program and a single one, and the test
+step for a TPU, on a machine without one, by the TPU's own compiler, and say
+what it says of them. Cycles and images a second are that compiler's estimates;
+nothing is run on a TPU. What a step costs the host is measured on this
+machine, and with it how much of the time the chips would compute.
 """,
         ("digits tpu-check experiment=tpu", "digits tpu-check --scale --json experiment=tpu"),
     ),

@@ -53,12 +53,7 @@ class EMA(WeightAveraging):
         if steps % stride:
             return
         assert self._average_model is not None
-        average = self._average_model.module
-        share: Any = self.backend.variable(1 - decay**stride)
-        for own, current in zip(average.parameters(), pl_module.parameters(), strict=True):
-            own.lerp_(current, share)
-        for buffer, latest in zip(average.buffers(), pl_module.buffers(), strict=True):
-            buffer.copy_(latest)
+        self.backend.average(self._average_model.module, pl_module, 1 - decay**stride)
         self._latest_update_step = steps
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

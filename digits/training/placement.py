@@ -1,5 +1,6 @@
 """Where and in which precision a run computes: every "auto" resolved, a missing device said before anything starts."""
 
+import os
 from typing import Any
 
 import torch
@@ -8,8 +9,9 @@ from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 from digits import xla
 from digits.backend import Backend
 from digits.errors import ConfigError, DigitsError
-from digits.network.fast import native_bfloat16
+from digits.network.fast.precision import native_bfloat16
 from digits.settings.schema import Config
+from digits.training.precision import choose_precision
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
@@ -29,20 +31,24 @@ def place(config: Config) -> tuple[Backend, dict[str, Any]]:
 
 
 def _place_on_xla(config: Config) -> tuple[Backend, dict[str, Any]]:
-    xla.require_device()
     if config.trainer.strategy != "auto":
         raise ConfigError(f"trainer.strategy={config.trainer.strategy}: with trainer.accelerator=tpu only auto")
+    steps = xla.steps_per_execution(config, os.environ.get("PJRT_DEVICE", "TPU"))
+    xla.require_device()
     from digits.xla.backend import XLABackend  # here torch_xla is imported, which chooses its devices at once
-    from digits.xla.lightning import trainer_arguments
+    from digits.xla.trainer import trainer_arguments
 
-    settings = config.trainer
-    return XLABackend(), trainer_arguments(
-        settings.precision, settings.devices, settings.profiler, config.data.batch_size, config.seed
-    )
+    backend = XLABackend()
+    return backend, trainer_arguments(config, backend, steps)
 
 
 def _place_on_cpu_or_gpu(config: Config, accelerator: str) -> tuple[Backend, dict[str, Any]]:
     devices, precision = config.trainer.devices, config.trainer.precision
+    if config.steps_per_execution not in ("auto", 1):
+        raise ConfigError(
+            f"steps_per_execution={config.steps_per_execution}: goes with trainer.accelerator=tpu; "
+            f"with {accelerator} each step runs on its own: 1, or auto"
+        )
     if (profiler := config.trainer.profiler) not in (None, *PROFILERS):
         raise ConfigError(
             f"trainer.profiler={profiler}: goes with trainer.accelerator=tpu; with {accelerator} use pytorch"
@@ -55,8 +61,14 @@ def _place_on_cpu_or_gpu(config: Config, accelerator: str) -> tuple[Backend, dic
         )
     if accelerator == "mps" and not metal:
         raise DigitsError("trainer.accelerator=mps: this is no Mac with Metal; use trainer.accelerator=cpu")
-    if precision == "auto":
-        precision = "bf16-mixed" if native_bfloat16(accelerator) else "32-true"
+    placement: dict[str, Any] = {
+        "accelerator": accelerator,
+        "devices": 1 if devices == "auto" else devices,
+        "precision": precision,
+    }
+    if precision == "auto" and accelerator == "cpu":
+        placement |= {"precision": None, "plugins": [choose_precision(config)]}
+    elif precision == "auto":
+        placement["precision"] = "bf16-mixed" if native_bfloat16(accelerator) else "32-true"
     device_type = "cpu" if accelerator == "cpu" else "cuda" if torch.cuda.is_available() else "mps"
-    devices = 1 if devices == "auto" else devices
-    return Backend(device_type), {"accelerator": accelerator, "devices": devices, "precision": precision}
+    return Backend(device_type), placement

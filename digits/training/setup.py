@@ -64,8 +64,8 @@ def set_up(
         DigitsError: the data or the device cannot be used.
         ConfigError: Lightning does not accept the combination of settings.
     """
-    backend, placement = place(config)  # first, as a missing device is known at once
     keep_freed_memory()  # a fifth faster on the CPU
+    backend, placement = place(config)  # first, as a missing device is known at once
     L.seed_everything(config.seed, verbose=False)
     # where whole steps are compiled there is one program, for one batch size
     eval_batch_size = None if backend.compiles_steps else EVAL_BATCH_SIZE
@@ -106,14 +106,16 @@ def build_trainer(
     Raises:
         ConfigError: Lightning does not accept the combination of settings.
     """
-    settings = {"callbacks": [], "plugins": [AtomicCheckpointIO()]} | config.trainer.model_dump() | placement
+    settings = {"callbacks": [], "plugins": []} | config.trainer.model_dump() | placement
+    settings["plugins"] += [AtomicCheckpointIO()]
     steps_per_epoch = math.ceil(len(data.train) // data.batch_size / settings["accumulate_grad_batches"])
     max_steps = settings.pop("max_steps")
     del settings["overfit_batches"]  # the data module's, as Lightning would have other batches
     if settings["max_epochs"] is None:
         settings["max_epochs"] = recipe_epochs(config.recipe, steps_per_epoch) if max_steps == -1 else -1
     settings["log_every_n_steps"] = max(min(settings["log_every_n_steps"], steps_per_epoch), 1)  # a small set has few
-    callbacks: list[L.Callback] = [EMA(config.recipe.ema_decay, backend)] if config.recipe.ema_decay else []
+    callbacks: list[L.Callback] = settings.pop("first_callbacks", [])
+    callbacks += [EMA(config.recipe.ema_decay, backend)] if config.recipe.ema_decay else []
     callbacks += settings.pop("callbacks")
     callbacks += [build_object(f"callbacks.{number}", each) for number, each in enumerate(config.callbacks)]
     if max_steps != -1:

@@ -55,6 +55,7 @@ def summarize(
         "epochs": len(history.rows),
         "accelerator": trainer.accelerator.name(),
         "precision": str(trainer.precision),
+        "evaluation_precision": str(getattr(trainer.precision_plugin, "evaluation", trainer.precision)),
         "compiled": classifier.compiled,
         "val/sparse_accuracy": tested.get("val/sparse_accuracy"),
         "val/loss": tested.get("val/loss"),

@@ -1,11 +1,12 @@
 """The backend for XLA devices: a TPU, or the virtual devices of a CPU instead."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch_xla.runtime as xr
-from torch import Tensor
+from torch import Tensor, nn
 from torch_xla.core import xla_model as xm
 
 from digits.backend import Backend
@@ -23,10 +24,18 @@ class XLABackend(Backend):
     def __init__(self) -> None:
         super().__init__("xla")
         self.processes = xr.process_count()
+        self.note_share: Callable[[float], None] | None = None  # where steps are only noted; see many_steps.py
 
     def variable(self, value: float) -> Tensor:
         """A tensor (1,) on the device, as an input of the program; XLA would turn a scalar 0 or 1 into a constant."""
         return torch.tensor([value], device=self.device_type)
+
+    def average(self, averages: nn.Module, weights: nn.Module, share: float) -> None:
+        """Note the share where steps are noted."""
+        if self.note_share is None:
+            super().average(averages, weights, share)
+        else:
+            self.note_share(share)
 
     def optimizer_options(self, clips_gradients: bool) -> dict[str, Any]:
         """Capturable, so that the optimizer counts its steps on the device."""

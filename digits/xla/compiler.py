@@ -1,4 +1,6 @@
-"""The TPU's own compiler on a machine without a TPU: `python -m digits.xla.compiler PROGRAM.hlo.pb TOPOLOGY FLOPS`.
+"""The TPU's own compiler on a machine without a TPU.
+
+    python -m digits.xla.compiler PROGRAM.hlo.pb TOPOLOGY FLOPS STEPS
 
 It runs in a process of its own, which imports jax and libtpu but neither torch nor torch_xla. Its figures are estimates
 of the compiler; nothing runs on a TPU.
@@ -8,6 +10,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +30,45 @@ OPERATORS_WITHOUT_ESTIMATE = (  # the compiler gives no cycles for them, althoug
 )
 
 
-def describe(executable: Any, topology: str, chips: int, flops: float) -> dict[str, Any]:
-    """The compiler's estimates for a step whose products and convolutions take ``flops`` on all chips together."""
+def describe(executable: Any, topology: str, chips: int, flops: float, steps: int = 1) -> dict[str, Any]:
+    """The compiler's estimates for a step whose products and convolutions take ``flops`` on all chips together.
+
+    Of a program of many ``steps`` a step is the body of its loop, and what comes before and after the loop is shared
+    out over all of them.
+    """
     clock, peak = CHIPS[topology.split(":")[0]]
     module = executable.hlo_modules()[0].to_string()
-    entry = module[module.index("\nENTRY ") :]
-    cycles = sum(map(int, re.findall(r'"estimated_cycles":"?(\d+)', entry)))
-    without_estimate = [line for line in entry.splitlines() if "estimated_cycles" not in line]
+    entry = step = module[module.index("\nENTRY ") :]
+    cycles = _cycles(entry)
+    if steps > 1:
+        step = _loop_body(module, entry)
+        cycles = round(_cycles(step) + cycles / steps)
+    without_estimate = [line for line in step.splitlines() if "estimated_cycles" not in line]
     counts = {name: sum(f" {name}(" in line for line in without_estimate) for name in OPERATORS_WITHOUT_ESTIMATE}
     memory = executable.get_compiled_memory_stats()
     live = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return {
-        "all_reduces": len(re.findall(r" all-reduce(?:-start)?\(", module)),
+        "all_reduces": len(re.findall(r" all-reduce(?:-start)?\(", module if steps == 1 else step)),
         "estimated_cycles": cycles,
         "not_estimated": {name: count for name, count in counts.items() if count},
         "estimated_milliseconds": cycles / clock * 1e3,
         "memory_bytes_per_chip": live + memory.temp_size_in_bytes,
         "arithmetic_share": flops / chips / peak / (cycles / clock),
     }
+
+
+def _cycles(computation: str) -> int:
+    return sum(map(int, re.findall(r'"estimated_cycles":"?(\d+)', computation)))
+
+
+def _loop_body(module: str, entry: str) -> str:
+    """The computation that the loop in ``entry`` goes through, the one with most cycles if there are several loops."""
+    names = re.findall(r" while\(.*?body=%?([\w.\-]+)", entry)
+    starts = [re.search(rf"^%?{re.escape(name)} \(", module, re.MULTILINE) for name in names]
+    bodies = [module[start.start() : module.index("\n}", start.start())] for start in starts if start]
+    if not bodies:
+        raise ValueError("the program has no loop")
+    return max(bodies, key=_cycles)
 
 
 def devices_of(topology: str) -> list[Any]:
@@ -78,9 +102,13 @@ def compile_program(program: bytes, devices: list[Any]) -> Any:
 
 
 if __name__ == "__main__":
-    path, name, flops = sys.argv[1:]
+    path, name, flops, steps = sys.argv[1:]
     chips = devices_of(name)
+    start = time.perf_counter()
     executable = compile_program(Path(path).read_bytes(), chips)
+    seconds = time.perf_counter() - start
     if "DIGITS_DUMP_HLO" in os.environ:
-        Path(os.environ["DIGITS_DUMP_HLO"]).write_text(executable.hlo_modules()[0].to_string())
-    print(json.dumps({"chips": len(chips)} | describe(executable, name, len(chips), float(flops))))
+        dump = Path(os.environ["DIGITS_DUMP_HLO"])
+        dump.with_stem(f"{dump.stem}_{Path(path).stem}").write_text(executable.hlo_modules()[0].to_string())
+    found = describe(executable, name, len(chips), float(flops), int(steps))
+    print(json.dumps({"chips": len(chips), "compile_seconds": round(seconds, 1)} | found))

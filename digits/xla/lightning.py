@@ -21,7 +21,6 @@ from torch import Tensor
 from torch_xla.core import xla_model as xm
 
 from digits.data.module import Batch
-from digits.errors import ConfigError
 from digits.xla import host_shard
 
 
@@ -56,7 +55,8 @@ class SPMDStrategy(SingleDeviceXLAStrategy):
     """
 
     def __init__(self, precision_plugin: XLAPrecision) -> None:
-        xr.use_spmd()  # must come before the first XLA tensor
+        if not xr.is_spmd():
+            xr.use_spmd()  # must come before the first XLA tensor
         super().__init__(device=None, accelerator=XLADevices(), precision_plugin=precision_plugin)  # type: ignore[arg-type]
         rank_zero_only.rank = xr.process_index()  # type: ignore[attr-defined]  # Lightning's loggers use it
         self.cores = xr.global_runtime_device_count()
@@ -82,14 +82,14 @@ class SPMDStrategy(SingleDeviceXLAStrategy):
         return dataloader
 
     def send(self, indices: Tensor) -> Tensor:
-        """Send the indices (N,) of a global batch to the cores, an equal shard to each; a host sends only its own part.
+        """Send the indices (N, ...) of global batches to the cores, an equal shard to each; a host sends its own part.
 
         Operations that were recorded before belong to the previous batch, so they are dispatched first.
         """
         torch_xla.sync()
         hosts = xr.process_count()
         part = host_shard(indices, hosts, xr.process_index())
-        sharding = xs.ShardingSpec(self.mesh, ("data",), minibatch=hosts > 1)
+        sharding = xs.ShardingSpec(self.mesh, ("data", *[None] * (indices.dim() - 1)), minibatch=hosts > 1)
         return xm.send_cpu_data_to_device([part], self.root_device, sharding)[0]  # type: ignore[index]
 
     def batch_to_device(self, batch: Batch, device: torch.device | None = None, dataloader_idx: int = 0) -> Batch:
@@ -97,6 +97,10 @@ class SPMDStrategy(SingleDeviceXLAStrategy):
         for tensor in batch.values():
             xs.mark_sharding(tensor, self.mesh, ("data", *[None] * (tensor.dim() - 1)))
         return batch
+
+    def end_batch(self, is_last: bool) -> None:
+        """Dispatch what was recorded of a training batch, the last of its epoch or not; waits for no device."""
+        torch_xla.sync()
 
     def reduce(self, tensor: Any, *args: Any, **kwargs: Any) -> Any:
         """``tensor`` on the CPU, unchanged, as there is one logical device; Lightning reads it before each loop."""
@@ -146,9 +150,9 @@ class MarkStep(L.Callback):
         if trainer.current_epoch:
             torch_xla.manual_seed(self._seed + 1_000_003 * trainer.current_epoch)
 
-    def on_train_batch_end(self, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any) -> None:
         """End a training step."""
-        torch_xla.sync()
+        trainer.strategy.end_batch(trainer.is_last_batch)  # type: ignore[attr-defined]
 
     def on_validation_batch_end(self, *args: Any) -> None:
         """End a validation step."""
@@ -168,10 +172,15 @@ class MarkStep(L.Callback):
 
 
 class Trace(L.Callback):
-    """Profiles host and devices during ten training steps, for TensorBoard's profile page."""
+    """Profiles host and devices during some training steps, for TensorBoard's profile page.
 
-    first_step, last_step = 20, 30  # by then everything has been compiled
-    _running = False
+    Ten of them, once everything has been compiled; where many are one program, its second run.
+    """
+
+    def __init__(self, steps_per_execution: int) -> None:
+        self.first_step = 20 if steps_per_execution == 1 else steps_per_execution
+        self.last_step = self.first_step + max(10, steps_per_execution)
+        self._running = False
 
     def on_train_batch_start(self, trainer: L.Trainer, *args: Any) -> None:
         """Start the trace, only once even if a step accumulates several batches."""
@@ -185,27 +194,3 @@ class Trace(L.Callback):
             torch_xla.sync(wait=True)
             xp.stop_trace()
             self._running = False
-
-
-def trainer_arguments(
-    precision: str | int, devices: Any, profiler: str | None, batch_size: int, seed: int
-) -> dict[str, Any]:
-    """Arguments of the Trainer to train on all XLA devices.
-
-    Raises:
-        ConfigError: a setting is not possible on XLA devices.
-    """
-    if devices != "auto":
-        raise ConfigError(f"trainer.devices={devices}: with trainer.accelerator=tpu only auto is possible: all cores")
-    mixed = {"auto": True, "bf16-mixed": True, "bf16": True, "32-true": False, "32": False, 32: False}
-    if precision not in mixed:
-        raise ConfigError(f"trainer.precision={precision}: with trainer.accelerator=tpu: auto, 32-true or bf16-mixed")
-    strategy = SPMDStrategy(StepPrecision(mixed[precision]))
-    if batch_size % strategy.cores:
-        raise ConfigError(
-            f"data.batch_size={batch_size}: {strategy.cores} cores share it equally; "
-            f"allowed are multiples of {strategy.cores}"
-        )
-    callbacks = [MarkStep(seed), Trace()] if profiler == "xla" else [MarkStep(seed)]
-    arguments = {"accelerator": "auto", "strategy": strategy, "devices": 1, "precision": None, "callbacks": callbacks}
-    return arguments | {"profiler": None if profiler == "xla" else profiler}

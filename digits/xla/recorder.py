@@ -11,7 +11,6 @@ import lightning as L
 import torch
 import torch_xla
 import torch_xla.debug.metrics as met
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,7 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from digits.data.mnist import DigitSet
 from digits.data.module import Batch, DigitDataModule, DigitDataset
 from digits.network import build_network
+from digits.xla.internals import program_of
 from digits.xla.lightning import MarkStep
+from digits.xla.many_steps import ManyStepsStrategy
+from digits.xla.training_state import make_optimizer_state, training_state
 
 
 class _Recorded(Exception):
@@ -27,49 +29,46 @@ class _Recorded(Exception):
 
 
 class Recorder(MarkStep):
-    """Writes the first step of a loop to a file where :class:`MarkStep` would dispatch it."""
+    """Writes the first program of a loop to a file where :class:`MarkStep` would dispatch it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Create the optimizer's state, which exists only after a first step, by a step with zero gradients."""
-        for parameter in pl_module.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        trainer.optimizers[0].step()
+        """Create the optimizer's state, so that the first step is like the others."""
+        make_optimizer_state(trainer.optimizers[0])
         torch_xla.sync()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
-        """Write the training step."""
-        (optimizer,) = trainer.optimizers
-        tensors = [value for state in optimizer.state.values() for value in state.values()]
-        tensors += [value for group in optimizer.param_groups for value in group.values() if isinstance(value, Tensor)]
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, WeightAveraging):
-                assert callback._average_model is not None
-                tensors += [*callback._average_model.module.parameters(), *callback._average_model.module.buffers()]
-        self._write(
-            "train",
-            [*pl_module.parameters(), *pl_module.buffers(), *tensors, *pl_module.metrics["fit"].metric_state.values()],
-        )
+        """Write the training step, or the program of many."""
+        name = "train"
+        if isinstance(trainer.strategy, ManyStepsStrategy):
+            trainer.strategy.call()
+            name = "many"
+        groups = trainer.optimizers[0].param_groups
+        rates = [value for group in groups for value in group.values() if isinstance(value, Tensor)]
+        self._write(name, [*training_state(trainer, pl_module), *rates])
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         """Write the test step."""
         self._write("test", [*pl_module.test_logits, *pl_module.metrics["test"].metric_state.values()])
 
     def _write(self, name: str, tensors: list[Tensor]) -> None:
-        program = torch_xla._XLAC._get_xla_tensors_hlo_proto(tensors)
-        (self.folder / f"{name}.hlo.pb").write_bytes(program)
+        (self.folder / f"{name}.hlo.pb").write_bytes(program_of(tensors))
         raise _Recorded
 
 
 class BlankDigits(DigitDataModule):
-    """As many blank images as MNIST has, in a single batch of any size, as the recorded steps do not depend on them."""
+    """As many blank images as MNIST has, as neither the recorded steps nor the host's time depend on them."""
 
     def load(self) -> DigitSet:
         """Create the images."""
         train, test = (torch.zeros(size, 28, 28, dtype=torch.uint8) for size in (60_000, 10_000))
         return DigitSet("mnist", train, torch.arange(60_000) % 10, test, torch.arange(10_000) % 10)
+
+
+class OneBatch(BlankDigits):
+    """A single batch of any size."""
 
     def _loader(self, digits: DigitDataset, seed: int | None = None) -> DataLoader[Batch]:
         assert self.trainer is not None
@@ -91,13 +90,12 @@ def flops_per_image(settings: dict[str, Any]) -> dict[str, float]:
     return flops
 
 
-def record(trainer: L.Trainer, classifier: Any, data: BlankDigits, folder: Path, batch_size: int) -> dict[str, Any]:
-    """Write `train.hlo.pb` and `test.hlo.pb` to ``folder``, for a global batch of ``batch_size``.
+def record(trainer: L.Trainer, classifier: Any, data: OneBatch, folder: Path) -> dict[str, Any]:
+    """Write `test.hlo.pb` and `train.hlo.pb`, or where many steps are one program `many.hlo.pb`, to ``folder``.
 
     Returns:
-        The precision, the operators that fell back to the host, and the FLOP per image of each step.
+        The precision, and the operators that fell back to the host.
     """
-    data.batch_size = batch_size
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     callbacks[:] = [Recorder(folder) if isinstance(callback, MarkStep) else callback for callback in callbacks]
     # the teardown would move the weights to the host, and so compute them
@@ -108,8 +106,4 @@ def record(trainer: L.Trainer, classifier: Any, data: BlankDigits, folder: Path,
         with contextlib.suppress(_Recorded):
             loop(classifier, data)
     fallbacks = sorted(name for name in met.counter_names() if name.startswith("aten::"))
-    return {
-        "precision": str(trainer.precision),
-        "host_fallbacks": fallbacks,
-        "flops": flops_per_image(classifier.network.settings()),
-    }
+    return {"precision": str(trainer.precision), "host_fallbacks": fallbacks}

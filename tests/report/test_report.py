@@ -540,13 +540,19 @@ def test_what_tpu_check_found_fits_80_columns_and_names_what_the_estimate_leaves
         "memory_bytes_per_chip": 829e6,
         "arithmetic_share": 0.26,
         "not_estimated": {"all-reduce": 16, "rng-bit-generator": 5, "select-and-scatter": 2},
+        "compile_seconds": 113.2,
     }
+    single = step | {"steps_per_execution": 1, "host_milliseconds": 133.89, "busy_share": 0.06}
+    many = step | {"steps_per_execution": 10_000, "host_milliseconds": 0.33, "busy_share": 1.0}
     shared = {"topology": "v5e:16x16", "global_batch": 262_144, "precision": "bf16-mixed", "clock_hz": 1.5e9}
+    shared |= {"chips": 256, "host_fallbacks": ["aten::nonzero"]}
     console = Console(width=80, record=True, file=io.StringIO())
-    tables.print_tpu_check([shared | step | {"host_fallbacks": ["aten::nonzero"], "test": step}], console)
+    tables.print_tpu_check([shared | many | {"single_step": single, "test": step}], console)
     lines = console.export_text().splitlines()
     assert not any(line.endswith("…") for line in lines)
     assert all(len(line) <= 80 for line in lines)
     text = "\n".join(lines)
     assert "all-reduce, rng-bit-generator, select-and-scatter" in " ".join(lines)
     assert "host: aten::nonzero\n" in text
+    rows = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ")}
+    assert [rows[name][3:5] for name in ("train", "x10000")] == [["133.89", "6%"], ["0.33", "100%"]]

@@ -37,6 +37,23 @@ def test_both_steps_compile_for_eight_chips(check: dict):
 
 
 @needs_compiler
+def test_the_training_is_compiled_as_it_runs_and_as_a_single_step(check: dict):
+    single = check["single_step"]
+    assert (check["steps_per_execution"], single["steps_per_execution"]) == (50, 1)
+    assert check["all_reduces"] == single["all_reduces"]
+    assert check["estimated_cycles"] == pytest.approx(single["estimated_cycles"], rel=0.1)
+
+
+@needs_compiler
+def test_the_hosts_time_is_measured_and_says_how_long_the_chips_would_wait(check: dict):
+    single = check["single_step"]
+    assert check["host_milliseconds"] < single["host_milliseconds"] / 20
+    for found in (check, single):
+        device, host = found["estimated_milliseconds"], found["host_milliseconds"]
+        assert found["busy_share"] == pytest.approx(device / max(device, host))
+
+
+@needs_compiler
 def test_no_operator_falls_back_to_the_host(check: dict):
     assert check["host_fallbacks"] == []
 

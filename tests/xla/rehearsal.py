@@ -1,11 +1,17 @@
-"""A fit and a test, watched: `python rehearsal.py FOLDER OVERRIDES...` prints what was seen as JSON.
+"""A fit and a test, watched: `python rehearsal.py [--double] FOLDER OVERRIDES...` prints what was seen as JSON.
+
+With --double weights, averages and metrics are float64, so that rounding does not hide what differs.
 
 A process of its own, as torch_xla chooses its devices once: PJRT_DEVICE=CPU CPU_NUM_DEVICES=8.
 """
 
+import functools
 import hashlib
 import json
+import os
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +24,33 @@ from conftest import configure
 from digits.training.ema import EMA
 from digits.training.setup import set_up
 
-EMA.statistics_images = 128  # XLA is slow on a CPU
+SMALL = ("data=mnist5k", "trainer.precision=32-true", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2")
+
+
+@functools.cache
+def rehearse(
+    devices: int | None, *overrides: str, folder: str | None = None, double: bool = False, fails: bool = False
+) -> dict[str, Any]:
+    """What this program saw on so many virtual devices, or without torch_xla where that is None; its stderr, too.
+
+    With ``fails`` the program is expected to.
+    """
+    accelerator = "cpu" if devices is None else "tpu"
+    environment = os.environ | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(devices)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which other libraries set when they are imported
+    with tempfile.TemporaryDirectory() as scratch:
+        options = [*(["--double"] if double else []), folder or scratch, f"trainer.accelerator={accelerator}"]
+        command = [sys.executable, __file__, *options, *overrides]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (result.returncode != 0) is fails, result.stderr
+    seen = {} if fails else json.loads(result.stdout.splitlines()[-1])
+    return seen | {"stderr": result.stderr}
+
+
+def relative(found: Any, expected: Any) -> float:
+    """The greatest difference, beside the greatest expected value."""
+    found, expected = torch.as_tensor(found), torch.as_tensor(expected)
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
 
 
 def counters() -> dict[str, int]:
@@ -34,6 +66,25 @@ def counters() -> dict[str, int]:
     }
 
 
+def count_compilations(strategy: Any) -> list[int]:
+    """How many programs are compiled for each execution of many steps, noted as they come."""
+    compiled: list[int] = []
+    call, execute = strategy.call, strategy.execute
+
+    def call_and_note() -> None:
+        call()  # sends the steps' numbers, and before that dispatches what comes between two epochs
+        compiled.append(-counters()["compiled"])
+
+    def execute_and_count() -> None:
+        before = len(compiled)
+        execute()
+        if len(compiled) > before:
+            compiled[-1] += counters()["compiled"]
+
+    strategy.call, strategy.execute = call_and_note, execute_and_count
+    return compiled
+
+
 class Watch(L.Callback):
     """Notes the loss of each step, and the counters after each step and each epoch."""
 
@@ -44,9 +95,9 @@ class Watch(L.Callback):
         self.shardings: dict[str, str] = {}
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.losses.append(outputs["loss"])
+        self.losses.append(outputs.get("loss", torch.nan))  # of a step that is only noted there is none
         self.steps.append(counters())
-        if batch["label"].device.type == "xla":
+        if "image" in batch and batch["label"].device.type == "xla":
             xla = sys.modules["torch_xla"]
             self.shardings = {name: xla._XLAC._get_xla_sharding_spec(tensor) for name, tensor in batch.items()}
 
@@ -54,14 +105,28 @@ class Watch(L.Callback):
         self.epochs.append(counters())
 
 
+def make_double(classifier: Any) -> None:
+    """Turn what a step changes into float64, and the shares of averages; the rate stays float32."""
+    classifier.network.double()
+    for metric in classifier.metrics.values():
+        metric.set_dtype(torch.float64)
+    variable, rate = classifier.backend.variable, classifier.recipe["learning_rate"]
+    classifier.backend.variable = lambda value: variable(value) if value == rate else variable(value).double()
+
+
 if __name__ == "__main__":
-    folder, *overrides = sys.argv[1:]
+    double = sys.argv[1] == "--double"
+    folder, *overrides = sys.argv[1 + double :]
     config = configure(*overrides)
     trainer, classifier, data, history = set_up(config, Path(folder))
+    EMA.statistics_images = 16 if double else 128  # XLA is slow on a CPU
+    if double:
+        make_double(classifier)
     if config.trainer.accelerator == "tpu":
         import torch_xla.debug.metrics  # noqa: F401
     watch = Watch()
     trainer.callbacks.append(watch)
+    executions = count_compilations(trainer.strategy) if hasattr(trainer.strategy, "execute") else []
     trainer.fit(classifier, data, ckpt_path=config.ckpt_path, weights_only=True)
     trainer.test(classifier, data, verbose=False)
     end = counters()
@@ -74,6 +139,7 @@ if __name__ == "__main__":
         "steps": watch.steps,
         "epochs": watch.epochs,
         "end": end,
+        "executions": executions,
         "shardings": watch.shardings,
         "rows": history.rows,
         "test": {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")},

@@ -1,25 +1,22 @@
 """Eight cores, rehearsed on virtual devices of the CPU: the same maths, few programs, little to send."""
 
-import functools
 import itertools
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import needs_full_mnist, needs_xla
+from rehearsal import SMALL, rehearse, relative
 
 from digits.xla import host_shard
 
 pytestmark = needs_xla
 
 SLOW = pytest.mark.slow
-SMALL = ("data=mnist5k", "trainer.precision=32-true", "trainer.limit_val_batches=2", "trainer.limit_test_batches=2")
 # 20 steps without anything that is drawn at random on the device. In float32 rounding grows with every step, the faster
 # the higher the rate: at the default's first rate, 1.6e-4, losses differ by up to 8e-3 after 20 steps, 1 and 8 devices
 # among themselves by 4e-3, as a unit near the kink of its ReLU falls to one side or the other.
@@ -40,27 +37,7 @@ EPOCHS = 3
 WHOLE = (*SMALL, "data.batch_size=64", f"trainer.max_epochs={EPOCHS}", "trainer.limit_train_batches=5")
 
 
-@functools.cache
-def rehearse(devices: int | None, *overrides: str, folder: str | None = None) -> dict[str, Any]:
-    """What `rehearsal.py` saw on so many virtual devices, or without torch_xla where that is None."""
-    accelerator = "cpu" if devices is None else "tpu"
-    environment = os.environ | {"PJRT_DEVICE": "CPU", "CPU_NUM_DEVICES": str(devices)}
-    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which other libraries set when they are imported
-    program = Path(__file__).with_name("rehearsal.py")
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, program, folder or scratch, f"trainer.accelerator={accelerator}", *overrides]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1]) | {"stderr": result.stderr}
-
-
-def relative(found: Any, expected: Any) -> float:
-    """The greatest difference, beside the greatest expected value."""
-    found, expected = torch.tensor(found), torch.tensor(expected)
-    return float((found - expected).abs().max() / expected.abs().max())
-
-
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=SLOW), 8])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=SLOW)])
 def test_the_maths_is_that_of_the_cpu(devices: int):
     cpu, xla = (rehearse(where, *MATHS, WITHOUT_AVERAGES, "trainer.max_epochs=2") for where in (None, devices))
     assert len(xla["losses"]) == len(cpu["losses"]) == 20
@@ -171,13 +148,6 @@ def test_a_run_that_was_stopped_within_an_epoch_goes_on_to_the_bits_of_an_unbrok
     resumed = rehearse(8, *drawn, "trainer.max_epochs=2", f"ckpt_path={tmp_path}/checkpoints/last.ckpt")
     assert len(resumed["losses"]) == 3
     assert (resumed["losses"], resumed["weights"]) == (unbroken["losses"][7:], unbroken["weights"])
-
-
-def test_a_checkpoint_written_on_eight_devices_holds_plain_cpu_tensors(tmp_path: Path):
-    rehearse(8, *MATHS, "trainer.max_epochs=1", folder=str(tmp_path))
-    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert {tensor.device.type for tensor in checkpoint["state_dict"].values()} == {"cpu"}
-    assert checkpoint["optimizer_states"][0]["state"][0]["exp_avg"].device.type == "cpu"
 
 
 def test_warnings_that_a_user_can_do_nothing_about_do_not_reach_the_terminal():

@@ -34,10 +34,3 @@ def accelerate(network: Network, device: torch.device | str, training: bool = Fa
     from digits.network.fast import compiled as compiled_training  # with torch's compiler, which is slow to import
 
     return functools.partial(compiled_training.forward, network)
-
-
-def native_bfloat16(device: str) -> bool:
-    """Whether "cpu" or a GPU computes in bfloat16 itself; where it is emulated it takes many times float32's time."""
-    if device == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
