@@ -1,11 +1,13 @@
 """A step, recorded once, as the body of a loop that runs on the device: many steps in one program."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch_xla
+import torch_xla.debug.metrics as met
 from torch import Tensor
 from torch_xla.core import xla_builder
 from torch_xla.core.xla_builder import Op
@@ -52,8 +54,11 @@ class StepLoop:
         kinds = [(tensor.shape, tensor.dtype) for tensor in before]
         ids = [internals.id_of(tensor) for tensor in before]
         copies = [tensor.clone() for tensor in before]
+        on_host = _host_operators()
         try:
             self._step(*row)
+            if read := _host_operators() - on_host:  # once, and not in each round
+                raise ValueError(f"the step reads values on the host: {', '.join(sorted(read))}")
             after = self._state()
             if kinds != [(tensor.shape, tensor.dtype) for tensor in after]:
                 raise ValueError("a tensor of the state changes its shape or dtype in a step")
@@ -123,6 +128,11 @@ class StepLoop:
         zero = Op.scalar(builder, 0, xla_builder.Type.S32)
         loop = Op.mkwhile([zero, parameters[0].reshape([]), *parameters[1:]], goes_on, one_step)
         return Op.tuple([loop.get_tuple_element(2 + i) for i in range(len(state))]).build("steps")
+
+
+def _host_operators() -> Counter[str]:
+    """How often which operators have been computed on the host, as torch_xla counts them."""
+    return Counter({name: met.counter_value(name) for name in met.counter_names() if name.startswith("aten::")})
 
 
 def _at(rows: Op, number: Op) -> Op:

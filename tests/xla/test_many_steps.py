@@ -269,6 +269,10 @@ loop = StepLoop(step, lambda: [total, drawn])
 rows = [torch.tensor([[1.0, 2.0, 3.0, 4.0]]).to(device), torch.tensor([5, 6, 7, 5]).to(device)]
 loop.record(rows)
 print(total.tolist(), drawn.tolist())
+try:
+    StepLoop(lambda value: total.add_(value.item()), lambda: [total]).record(rows)
+except ValueError as error:
+    print(error)
 for count in (3, 4):
     loop(rows, torch.tensor([count], dtype=torch.int32).to(device))
     torch_xla.sync()
@@ -277,8 +281,9 @@ for count in (3, 4):
     environment = os.environ | {"PJRT_DEVICE": "CPU"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    recorded, three, four = result.stdout.splitlines()
+    recorded, refused, three, four = result.stdout.splitlines()
     assert recorded == "[0.0, 0.0] [0.0, 0.0, 0.0, 0.0]"  # nothing is computed
+    assert refused == "the step reads values on the host: aten::_local_scalar_dense"
     assert three == "[12.0, 12.0] 4"  # (1 + 2 + 3) * 2; of each round its own number, beside a zero
     assert four == "[32.0, 32.0] 3"  # and (1 + 2 + 3 + 4) * 2; the same number for the same seed
 
