@@ -41,13 +41,12 @@ class Recorder(MarkStep):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         """Write the training step, or the program of many."""
-        name = "train"
         if isinstance(trainer.strategy, ManyStepsStrategy):
             trainer.strategy.call()
-            name = "many"
+            self._write("many", trainer.strategy.state())
         groups = trainer.optimizers[0].param_groups
         rates = [value for group in groups for value in group.values() if isinstance(value, Tensor)]
-        self._write(name, [*training_state(trainer, pl_module), *rates])
+        self._write("train", [*training_state(trainer, pl_module), *rates])
 
     def on_test_batch_end(self, trainer: L.Trainer, pl_module: Any, *args: Any) -> None:
         """Write the test step."""

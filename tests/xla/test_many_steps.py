@@ -139,6 +139,11 @@ def test_the_training_is_compiled_once_though_executions_have_different_numbers_
 
 
 @needs_xla
+def test_a_whole_fit_and_test_takes_at_most_12_programs(run):
+    assert run(8, *CALM, steps(50), double=True)[1]["end"]["compiled"] <= 12
+
+
+@needs_xla
 def test_no_step_falls_back_to_the_host(run):
     assert run(8, *CALM, steps(50), double=True)[1]["end"]["host"] == 0
 
