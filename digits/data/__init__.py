@@ -1,1 +1,1 @@
-"""MNIST: the files, the data module, augmentation and synthetic digits."""
+"""MNIST: the files, the data module, augmentation, synthetic digits and outliers."""

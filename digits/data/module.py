@@ -15,7 +15,7 @@ from digits.errors import ConfigError
 from digits.settings.targets import construct, load_class
 
 EVAL_BATCH_SIZE = 2_500  # images: faster than training's batch size, and MNIST's splits are multiples of it
-PADDING = -1  # label of an image that only fills up a batch; the loss skips it by ignore_index
+PADDING = -1  # label of an image that only fills up a batch to be evaluated; the loss skips it by ignore_index
 Batch = dict[str, Tensor]  # "image": uint8 (N, 28, 28), 255 = ink; "label": int64 (N,), 0 to 9 or PADDING
 
 
@@ -97,7 +97,13 @@ def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, 
     return by_class[~held_out].sort().values, by_class[held_out].sort().values
 
 
-SPLITTING = {"batch_size", "val_size", "synthetic", "test_each_epoch"}  # what is done with images that have been read
+SPLITTING = {
+    "batch_size",
+    "val_size",
+    "synthetic",
+    "outliers",
+    "test_each_epoch",
+}  # what is done with images that have been read
 _read: dict[str, DigitSet] = {}  # those that were read last, if they may be needed again
 
 
@@ -110,10 +116,11 @@ class DigitDataModule(L.LightningDataModule):
         name: that of its file in `conf/data/`.
         batch_size: the global batch size, over all devices together.
         val_size: number of training images held out for validation, stratified by class; 0 for none.
-        synthetic: number of synthetic digits, in forms that are rare in MNIST, per training image of MNIST; 0 for none.
+        synthetic: number of synthetic digits, in forms and shapes rare in MNIST, per training image; 0 for none.
+        outliers: number of images of no digit per training image, see :mod:`digits.data.outliers`; 0 for none.
         test_each_epoch: evaluate on the test split after each epoch, instead of on a validation split.
         offline_fallback: use the embedded digits if MNIST is not there and cannot be downloaded.
-        seed: for the validation split, the order of the training images, and the synthetic digits.
+        seed: for the validation split, the order of the training images, and the drawn images.
         eval_batch_size: by default the same as ``batch_size``.
     """
 
@@ -123,6 +130,7 @@ class DigitDataModule(L.LightningDataModule):
         batch_size: int,
         val_size: float,
         synthetic: float = 0.0,
+        outliers: float = 0.0,
         test_each_epoch: bool = False,
         seed: int = 0,
         eval_batch_size: int | None = None,
@@ -132,6 +140,7 @@ class DigitDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.val_size = val_size
         self.synthetic = synthetic
+        self.outliers = outliers
         self.test_each_epoch = test_each_epoch
         self.seed = seed
         self.eval_batch_size = eval_batch_size
@@ -156,14 +165,20 @@ class DigitDataModule(L.LightningDataModule):
                 f"data.val_size={val_size} and data.batch_size={self.batch_size}: {digits.name} has {size:,} "
                 f"training images; allowed is val_size + batch_size up to {size:,}"
             )
-        if self.synthetic and digits.classes != DIGIT_NAMES:
-            raise ConfigError(f"data.synthetic={self.synthetic}: digits are drawn, which {digits.name} has not; set 0")
+        for name, share in (("synthetic", self.synthetic), ("outliers", self.outliers)):
+            if share and digits.classes != DIGIT_NAMES:
+                raise ConfigError(f"data.{name}={share}: digits are drawn, which {digits.name} has not; set 0")
         train, val = stratified_split(digits.train_labels, val_size, self.seed)
         self.digits = digits
-        self.synthetic_images = round(self.synthetic * len(train))
-        images, labels = synthetic_digits(self.synthetic_images, self.seed)
+        images, labels = digits.train_images[train], digits.train_labels[train]
+        drawn = [synthetic_digits(round(self.synthetic * len(train)), images, labels, self.seed)]
+        if self.outliers:
+            from digits.data.outliers import draw_outliers  # imported here, as most training runs have none
+
+            drawn.append(draw_outliers(round(self.outliers * len(train)), images, self.seed))
+        self.drawn_images = sum(len(some) for some, _ in drawn)
         self.train = DigitDataset(
-            torch.cat([digits.train_images[train], images]), torch.cat([digits.train_labels[train], labels])
+            torch.cat([images, *(some for some, _ in drawn)]), torch.cat([labels, *(some for _, some in drawn)])
         )
         self.val = DigitDataset(digits.train_images[val], digits.train_labels[val])
         self.test = DigitDataset(digits.test_images, digits.test_labels)
@@ -171,7 +186,7 @@ class DigitDataModule(L.LightningDataModule):
     def overfit(self, batches: float) -> None:
         """Keep so many batches of the training images, or such a share of them, and train on these in every epoch."""
         kept = batches * self.batch_size if isinstance(batches, int) else round(batches * len(self.train))
-        self.synthetic_images = max(kept - len(self.train) + self.synthetic_images, 0)  # they come last
+        self.drawn_images = max(kept - len(self.train) + self.drawn_images, 0)  # they come last
         self.train = DigitDataset(self.train.images[:kept], self.train.labels[:kept])
 
     def state_dict(self) -> dict[str, Any]:
@@ -181,6 +196,7 @@ class DigitDataModule(L.LightningDataModule):
             "dataset": self.digits.name,
             "data.val_size": self.val_size,
             "data.synthetic": self.synthetic,
+            "data.outliers": self.outliers,
             "seed": self.seed,
         }
 

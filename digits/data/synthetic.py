@@ -1,4 +1,8 @@
-"""Synthetic training digits, drawn stroke by stroke in forms that are rare in MNIST, whose writers were Americans."""
+"""Synthetic training digits: forms and shapes that are rare in MNIST, whose writers were Americans.
+
+Half are drawn stroke by stroke, a quarter in a font, and a quarter are MNIST's digits stretched and of coarse pixels.
+Ones and sevens of fonts are left out, as bent ones may be taken for one another.
+"""
 
 import functools
 
@@ -10,6 +14,8 @@ from torch import Tensor
 Points = NDArray[np.float64]  # (N, 2): x and y of points along a stroke, 0 to 1 from the left and from the top
 Stroke = tuple[tuple[float, float], ...]
 
+COARSE_HEIGHT = (10, 28)  # range, in pixels, of a digit of coarse pixels
+STRETCH = (0.9, 1.6)  # range of the factor by which such a digit becomes wider; every third is stretched to a square
 DIGIT_HEIGHT, MARGIN = 96, 24  # pixels: of a digit as it is drawn, and of the space around it
 WARP_SD = 0.08  # of the height: standard deviation by which the control points of the warp move
 SLANT = (-0.25, 0.5)  # range of how far the top leans to the right, by the height
@@ -97,25 +103,58 @@ FORMS: tuple[tuple[tuple[Stroke, ...], ...], ...] = (
 )
 
 
-def synthetic_digits(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draw ``count`` randomly warped digits; all classes are equally frequent, all forms of a class equally likely.
+def synthetic_digits(count: int, digits: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw ``count`` digits; all classes are equally frequent.
+
+    Args:
+        count: how many.
+        digits: uint8 (M, 28, 28), 255 = ink, of which the coarse ones are made; some of each class.
+        labels: int64 (M,), theirs.
+        seed: of the random numbers.
 
     Returns:
         Images uint8 (count, 28, 28), 255 = ink, normalized like those of the reader, and labels int64 (count,).
     """
-    random = np.random.default_rng(seed)
-    labels = np.arange(count) % len(FORMS)
-    images = np.zeros((count, 28, 28), np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        forms = FORMS[label]
-        image[:] = _draw_digit(forms[random.integers(len(forms))], random)
-    return torch.from_numpy(images), torch.from_numpy(labels)
-
-
-def _draw_digit(form: tuple[Stroke, ...], random: np.random.Generator) -> NDArray[np.uint8]:
-    import cv2  # imported here, as most training runs have no synthetic digits
-
+    from digits.data.glyphs import draw_character  # imported here, as most training runs have no synthetic digits
     from digits.data.mnist_image import mnist_image
+
+    random = np.random.default_rng(seed)
+    drawn = np.arange(count) % 10
+    by_class = [np.flatnonzero(labels.numpy() == label) for label in range(10)] if count else []
+    images = np.zeros((count, 28, 28), np.uint8)
+    for number, (image, label) in enumerate(zip(images, drawn.tolist(), strict=True)):
+        forms, own = FORMS[label], by_class[label]
+        kind = number // 10 % 4
+        while not image.any():  # what is drawn may be too faint
+            if kind < 2 or (kind == 2 and label in (1, 7)):
+                picture = _draw_form(forms[random.integers(len(forms))], random)
+            elif kind == 2:
+                picture = draw_character(str(label), random)
+            else:
+                picture = _coarse(digits[own[random.integers(len(own))]].numpy(), random)
+            if (picture > 127).any():
+                image[:] = mnist_image((picture / 255).astype(np.float32), (picture > 127).view(np.uint8))
+    return torch.from_numpy(images), torch.from_numpy(drawn)
+
+
+def _coarse(digit: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """``digit`` (28, 28) stretched, in coarse pixels, every other black and white alone."""
+    import cv2
+
+    digit = digit[np.ix_(digit.any(1), digit.any(0))]
+    height = int(random.integers(*COARSE_HEIGHT))
+    width = height if random.random() < 1 / 3 else digit.shape[1] / len(digit) * height * random.uniform(*STRETCH)
+    small = np.asarray(cv2.resize(digit, (max(round(width), 3), height), interpolation=cv2.INTER_AREA), np.uint8)
+    if random.random() < 0.5:
+        small = np.where(small > random.integers(60, 140), 255, 0).astype(np.uint8)
+    larger = cv2.INTER_NEAREST if random.random() < 0.5 else cv2.INTER_CUBIC
+    scale = DIGIT_HEIGHT / max(small.shape)
+    return np.asarray(cv2.resize(small, None, fx=scale, fy=scale, interpolation=larger), np.uint8)
+
+
+def _draw_form(form: tuple[Stroke, ...], random: np.random.Generator) -> NDArray[np.uint8]:
+    """A digit of one of ``FORMS``, randomly warped."""
+    import cv2
 
     displacements = random.normal(0, WARP_SD, (2, 3, 3))  # x and y of a 3 x 3 grid of control points
     slant, aspect, width = random.uniform(*SLANT), random.uniform(*ASPECT), random.uniform(*STROKE_WIDTH)
@@ -127,7 +166,7 @@ def _draw_digit(form: tuple[Stroke, ...], random: np.random.Generator) -> NDArra
         cv2.polylines(
             picture, [np.round(pixels * 16).astype(np.int32)], False, 255, round(width * DIGIT_HEIGHT), cv2.LINE_AA, 4
         )
-    return mnist_image((picture / 255).astype(np.float32), (picture > 127).view(np.uint8))
+    return picture
 
 
 @functools.cache  # fitting the spline takes longer than drawing the digit

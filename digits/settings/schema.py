@@ -26,7 +26,11 @@ class DataConfig(Section, extra="allow"):
         "a number of images, or a share of them from 0.0 to under 1.0",
     ] = Field(description="training images held out for validation; 0: none")
     synthetic: Share = Field(
-        description="synthetic digits in forms that are rare in MNIST, to train on too: so many for each of MNIST's"
+        description="synthetic digits in forms and shapes rare in MNIST, to train on too: so many for each of MNIST's"
+    )
+    outliers: Share = Field(
+        0.0,
+        description="letters, signs, scribbles and the like, to learn doubt from: so many for each image to train on",
     )
     test_each_epoch: bool = Field(
         description="score the test split after each epoch, in place of a validation split: needs data.val_size=0"

@@ -18,6 +18,12 @@ from digits.training.optimizer import KerasAdam, load_across_devices
 from digits.training.step_limit import steps_allowed
 
 
+def to_target(labels: Tensor) -> Tensor:
+    """Probabilities float32 (N, 10) to learn for ``labels``, int64 (N,): 1 for the class, or 1/10 each for no digit."""
+    classes = torch.arange(10, device=labels.device)
+    return torch.where(labels[:, None] < 0, 0.1, (labels[:, None] == classes).float())
+
+
 class DigitClassifier(L.LightningModule):
     """A network with its loss (cross-entropy + L2), its sparse accuracy, its optimizer and its schedule.
 
@@ -56,7 +62,7 @@ class DigitClassifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch, augmented where the recipe says so."""
         logits = self.fit_network(self.augmentation(to_input(batch["image"]))).float()
-        loss = F.cross_entropy(logits, batch["label"], label_smoothing=self.recipe["label_smoothing"])
+        loss = F.cross_entropy(logits, to_target(batch["label"]), label_smoothing=self.recipe["label_smoothing"])
         loss = loss + self.network.l2_penalty()
         self._metric("fit").update(loss.detach(), logits.detach(), batch["label"])
         return loss

@@ -118,7 +118,8 @@ def _settings(config: Config, summary: dict[str, Any]) -> dict[str, Any]:
     recipe = config.recipe.model_dump(exclude=LENGTHS | {"augmentation"})
     augmentation = config.recipe.augmentation.model_dump() if config.recipe.augmentation else {}
     chosen = {"name": config.name, "seed": config.seed}
-    chosen |= {f"data.{key}": getattr(config.data, key) for key in ("name", "batch_size", "val_size", "synthetic")}
+    data = ("name", "batch_size", "val_size", "synthetic", "outliers")
+    chosen |= {f"data.{key}": getattr(config.data, key) for key in data}
     chosen |= {f"model.{key}": value for key, value in config.model.model_dump().items()}
     chosen |= {f"recipe.{key}": value for key, value in recipe.items()}
     chosen |= {f"recipe.augmentation.{key}": value for key, value in augmentation.items()}

@@ -45,8 +45,8 @@ def summarize(
     return {
         "experiment": config.name,
         "dataset": data.digits.name,
-        "train_images": len(data.train) - data.synthetic_images,
-        "drawn_images": data.synthetic_images or None,
+        "train_images": len(data.train) - data.drawn_images,
+        "drawn_images": data.drawn_images or None,
         "val_images": len(data.val),
         "test_images": len(data.test),
         "parameters": classifier.network.count_parameters(),
