@@ -40,7 +40,8 @@ probabilities = network.probabilities(to_input(images))  # of a uint8 tensor (N,
 
 The interval is that of the share of errors among all such digits, as a number of these images. The probabilities are
 those at temperature {temperature}{fitted}. A picture of no digit at all gets an answer too, as does a digit that is
-drawn otherwise than MNIST's are: such answers mean nothing.
+drawn otherwise than MNIST's are: unless the training command has `data.outliers` or an experiment with it, such answers
+mean nothing.
 
 {pictures}
 """

@@ -12,6 +12,8 @@ from digits.data.mnist_image import Gray, Ink, Mask, quantile
 POLARITY_SIDE = 200  # pixels: longer side of the reduced picture in which this is decided
 MIN_CLEAR_SKEWNESS = 1.0  # of the local contrast: from here on its sign alone decides
 CORNER_SIDE = 0.06  # of the picture's shorter side: size of the corners, which are more likely paper than ink
+MAX_FRAME_WIDTH = 0.1  # of the picture's shorter side
+MAX_FRAME_VARIATION = 25  # grey levels: how even a frame is
 MIN_CLEAR_MARGIN = 0.35  # how far from 1/2 the bright share of border and corners must be for a clear answer
 
 # Background estimation: how bright is the paper?
@@ -33,6 +35,12 @@ MIN_CONTRAST = 0.065  # between ink and the paper beside it; anything fainter is
 HIGH_THRESHOLD, LOW_THRESHOLD = 0.5, 0.3
 FULL_INK_QUANTILE = 0.85  # of the ink pixels' darkness: what counts as full ink
 
+# A dark strip along an edge
+STRIP_SEARCH_SIDE = 200  # pixels: longer side of the reduced picture in which it is looked for
+MIN_STRIP_WIDTH = 0.08  # of the picture's longer side
+MIN_STRIP_LENGTH = 0.9  # of the edge that it lies along
+MAX_BESIDE_STRIP = 0.75  # of the contrast: ink beside the strip is so much fainter, or the strip does no harm
+
 # Is there paper at all? Noise and clouds have no large area of one brightness.
 PAPER_SAMPLE_SIDE = 60  # pixels: longer side, at most, of the sampled picture in which paper is tested for flatness
 SOFT_EDGE_WIDTH = 3  # pixels around ink which may belong to its soft edge and are not counted as paper
@@ -47,7 +55,7 @@ def binarize(gray: Gray, light_on_dark: bool, shadows: bool = True) -> tuple[Ink
     Args:
         gray: uint8 (H, W).
         light_on_dark: the polarity: whether the ink is lighter than the paper.
-        shadows: whether to expect shadows with a sharp edge, as photos have them.
+        shadows: whether to expect shadows with a sharp edge and dark strips along an edge, as photos have them.
 
     Returns:
         How inky each pixel is, float32 (H, W) from 0 to 1, and which pixels are ink, uint8 (H, W), 0 or 1. Both are
@@ -72,10 +80,14 @@ def binarize(gray: Gray, light_on_dark: bool, shadows: bool = True) -> tuple[Ink
     levels = _paper_and_ink_darkness(darkness)
     if levels is None:
         return np.zeros_like(darkness), np.zeros(gray.shape, np.uint8)
+    mask = _hysteresis(darkness, *levels)
     light, dark = levels
-    mask = _hysteresis(
-        darkness > light + HIGH_THRESHOLD * (dark - light), darkness > light + LOW_THRESHOLD * (dark - light)
-    )
+    if shadows and (strip := _dark_strip(mask)) is not None:  # beside it fainter ink may have been lost
+        beside = darkness * (1 - strip)
+        levels = _paper_and_ink_darkness(beside)
+        if levels is not None and levels[1] - levels[0] < MAX_BESIDE_STRIP * (dark - light):
+            darkness, (light, dark) = beside, levels
+            mask = _hysteresis(darkness, light, dark)
     near = cv2.dilate(mask, np.ones((2 * SOFT_EDGE_WIDTH + step,) * 2, np.uint8))
     if not _has_flat_paper(sample, near[::step, ::step], dark - light):
         return np.zeros_like(darkness), np.zeros(gray.shape, np.uint8)
@@ -92,6 +104,9 @@ def polarities(gray: Gray) -> list[bool]:
     the side of the ink, and its skewness tells the polarity. In tight crops there may be as much ink as paper: then the
     border and the corners, which are more likely paper, decide; where they disagree, both polarities are returned.
     """
+    turned = gray, gray[:, ::-1].T, gray[::-1, ::-1], gray.T[:, ::-1]  # np.rot90 takes ten times as long
+    top, right, bottom, left = map(_frame_depth, turned)
+    gray = gray[top : gray.shape[0] - bottom, left : gray.shape[1] - right]
     scale = min(POLARITY_SIDE / max(gray.shape), 1)
     picture = cv2.resize(gray, _scaled_size(gray, scale), interpolation=cv2.INTER_AREA)
     window = max(picture.shape) // 3 | 1
@@ -111,6 +126,19 @@ def polarities(gray: Gray) -> list[bool]:
     corners = [bright[y, x].mean() for y in ends for x in ends]
     share = float(border.mean() + np.mean(corners)) / 2
     return [share < 0.5] if abs(share - 0.5) > MIN_CLEAR_MARGIN else [share < 0.5, share >= 0.5]
+
+
+def _frame_depth(gray: Gray) -> int:
+    """How many rows at the upper edge of ``gray`` are those of a frame, which would be taken for paper; 0 for none."""
+    last, middle = round(MAX_FRAME_WIDTH * min(gray.shape)), gray.shape[1] // 2
+    if gray.shape[1] < 2 or abs(int(gray[last, middle]) - int(gray[0, middle])) <= MAX_FRAME_VARIATION:
+        return 0  # mostly; the rest takes longer
+    levels = np.sort(gray[: last + 1], axis=1)
+    tenth = gray.shape[1] // 10
+    if int(levels[0, -1 - tenth]) - int(levels[0, tenth]) > MAX_FRAME_VARIATION:
+        return 0
+    others = np.flatnonzero(np.abs(levels[:, middle].astype(int) - int(levels[0, middle])) > 2 * MAX_FRAME_VARIATION)
+    return int(others[0]) + 1 if others.size else 0
 
 
 def _scaled_size(picture: NDArray[Any], scale: float) -> tuple[int, int]:
@@ -225,8 +253,31 @@ def _has_flat_paper(darkness: Ink, near: Mask, contrast: float) -> bool:
     return float((np.abs(paper - quantile(paper, 0.5)) < FLAT_TOLERANCE * contrast).mean()) > MIN_FLAT_SHARE
 
 
-def _hysteresis(above_high: NDArray[np.bool_], above_low: NDArray[np.bool_]) -> Mask:
-    """The connected components of ``above_low`` in which some pixel is ``above_high``, as hysteresis thresholding."""
+def _dark_strip(mask: Mask) -> Mask | None:
+    """Where the picture is dark along one of its edges, wider than any stroke: what lies beside the page, or a shadow.
+
+    ``mask``, uint8 (H, W), 1 = dark; the strip is given in the same form, None if there is none.
+    """
+    if max(side.mean() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])) < MIN_STRIP_LENGTH:
+        return None
+    small = cv2.resize(mask, _scaled_size(mask, min(STRIP_SEARCH_SIDE / max(mask.shape), 1)))
+    width = 2 * round(MIN_STRIP_WIDTH * max(small.shape) / 2) + 1
+    wide = cv2.morphologyEx(small, cv2.MORPH_OPEN, np.ones((width, width), np.uint8))
+    count, labels = cv2.connectedComponents(wide)
+    sides = [np.bincount(side, minlength=count)[1:] / side.size for side in (*labels[[0, -1]], *labels[:, [0, -1]].T)]
+    strips = 1 + np.flatnonzero(np.max(sides, 0) > MIN_STRIP_LENGTH) if count > 1 else np.zeros(0)
+    if not strips.size:
+        return None
+    strip = cv2.dilate(np.isin(labels, strips).view(np.uint8), np.ones((width, width), np.uint8))
+    return cv2.resize(strip, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def _hysteresis(darkness: Ink, paper: float, ink: float) -> Mask:
+    """The connected components that are dark enough, in which some pixel is darker still: hysteresis thresholding.
+
+    ``paper`` and ``ink`` are their mean ``darkness``.
+    """
+    above_high, above_low = (darkness > paper + share * (ink - paper) for share in (HIGH_THRESHOLD, LOW_THRESHOLD))
     # OpenCV's default algorithm is three times as slow here
     count, labels = cv2.connectedComponentsWithAlgorithm(above_low.view(np.uint8), 8, cv2.CV_32S, cv2.CCL_BBDT)
     kept = np.zeros(count, np.uint8)

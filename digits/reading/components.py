@@ -1,7 +1,7 @@
-"""Connected components of ink: frames and border noise sorted out, fragments merged to digits, digits to text lines."""
+"""Connected components of ink: frames and border noise sorted out, fragments merged to digits."""
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -9,19 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digits.data.mnist_image import Mask
-from digits.reading.line_removal import remove_frame
+from digits.reading.line_removal import remove_frame, remove_long_lines, remove_thin_frame
 
 # Heights and widths are those of bounding boxes.
 MAX_GAP = 0.8  # times the stroke width: breaks in a stroke up to this length are bridged
 MAX_GAP_IN_WIDE = 0.3  # the same inside components that are wide, which may be several digits close to each other
 WIDE_ASPECT = 1.2  # width by height: a component that is wider than this counts as wide
 MIN_SPLIT_HEIGHT = 0.75  # of a wide component's height: it is split if two of the parts are higher than this
+SEVERAL_ASPECT = 1.5  # width by height: what is wider is taken for several digits that touch, unless it is an underline
 UNDERLINE_ASPECT = 6  # width by height: what is at least as flat as this is an underline, not part of a digit
+LINE_ASPECT = 25  # height by width: what is at least as narrow as this is a line, not a 1
 MIN_FRAMED_HEIGHT = 0.3  # of a frame's height: one digit that is higher than this is enough to make it a frame
 MIN_CELL_HEIGHT = 0.08  # of a table's height: three digits that are higher than this are enough to make it a table
+MAX_CELL_CONTENT, MIN_CONTENT = 0.2, 5  # of a table's height, and pixels: what is in a cell is lower, and larger
+MIN_CELLS = 4  # that hold something: enough to make it a table, whatever is left of its lines
 MIN_SURROUND = 0.8  # of a digit's height and width: how much of each side must face the ink of the frame around it
 FEW_COMPONENTS = 5  # from so many on, most are whole digits, so that their typical height is that of digits
-MIN_LINE_OVERLAP = 0.4  # of the shorter one's height: two digits that overlap vertically by more are in one text line
 
 
 class Box(NamedTuple):
@@ -49,6 +52,13 @@ class Box(NamedTuple):
             max(self.right, other.right), max(self.bottom, other.bottom),
         )  # fmt: skip
 
+    def gaps(self, other: "Box") -> tuple[int, int]:
+        """How far this one and ``other`` are apart sideways and vertically, in pixels; negative where they overlap."""
+        return (
+            max(self.left, other.left) - min(self.right, other.right),
+            max(self.top, other.top) - min(self.bottom, other.bottom),
+        )
+
 
 @dataclass
 class Component:
@@ -57,6 +67,7 @@ class Component:
     labels: list[int]  # of the connected components that it consists of
     box: Box
     area: int  # pixels of ink
+    parts: list["Component"] = field(default_factory=list)  # those that were merged to it, if there are several
 
     def mask(self, labels: NDArray[Any]) -> Mask:
         """Where in its box this component is, uint8 (height, width); ``labels`` (H, W) has each pixel's label."""
@@ -130,10 +141,28 @@ def erase_frames(mask: Mask, labels: NDArray[Any], components: list[Component]) 
         inner = remove_frame(own)
         if inner is own and _surrounds_digits(component, components, labels):
             inner = np.zeros_like(own)
+        elif inner is own and _holds_many(component, components):
+            inner = remove_long_lines(own)
+        if inner is own:
+            inner = remove_thin_frame(own)
         if inner is not own:
             mask[top:bottom, left:right] ^= own ^ inner
             found = True
     return found
+
+
+def _holds_many(component: Component, components: list[Component]) -> bool:
+    """Whether several much smaller ones of ``components`` lie within the box of ``component``."""
+    box = component.box
+    low = (
+        other.box for other in components
+        if other.box.height < MAX_CELL_CONTENT * box.height and max(other.box.width, other.box.height) > MIN_CONTENT
+    )  # fmt: skip
+    within = [
+        one for one in low
+        if box.left < one.left and box.top < one.top and one.right < box.right and one.bottom < box.bottom
+    ]  # fmt: skip
+    return len(within) >= MIN_CELLS
 
 
 def _surrounds_digits(component: Component, components: list[Component], labels: NDArray[Any]) -> bool:
@@ -181,10 +210,13 @@ def is_border_noise(component: Component, labels: NDArray[Any], photo: bool) -> 
 
 
 def typical_height(components: list[Component]) -> float:
-    """The median size, in pixels, of the components that are large enough to be digits and are not underlines."""
+    """The median size, in pixels, of the components that are large enough to be digits and are no lines."""
     boxes = [component.box for component in components]
-    sizes = [max(box.width, box.height) for box in boxes if box.width < UNDERLINE_ASPECT * box.height]
-    sizes = sizes or [box.width for box in boxes]
+    sizes = [
+        box.height if box.width > SEVERAL_ASPECT * box.height else max(box.width, box.height)
+        for box in boxes if box.width < UNDERLINE_ASPECT * box.height and box.height < LINE_ASPECT * box.width
+    ]  # fmt: skip
+    sizes = sizes or [max(box.width, box.height) for box in boxes]
     return statistics.median(size for size in sizes if size > 0.4 * max(sizes))
 
 
@@ -199,7 +231,8 @@ def merge_components(components: list[Component], typical: float, stroke: float)
         for component in waiting:
             for larger in components:
                 if _same_digit(larger.box, component.box, typical, stroke, few):
-                    larger.labels += component.labels
+                    larger.parts = [one for each in (larger, component) for one in each.parts or [replace(each)]]
+                    larger.labels = larger.labels + component.labels
                     larger.box = larger.box.union(component.box)
                     larger.area += component.area
                     break
@@ -213,8 +246,7 @@ def _same_digit(a: Box, b: Box, typical: float, stroke: float, few: bool) -> boo
 
     ``few``: there are so few components that ``typical`` may be the height of a fragment.
     """
-    gap_x = max(a.left, b.left) - min(a.right, b.right)  # negative where they overlap
-    gap_y = max(a.top, b.top) - min(a.bottom, b.bottom)
+    gap_x, gap_y = a.gaps(b)
     union = a.union(b)
     if max(b.width, b.height) < max(0.08 * typical, stroke):
         return False
@@ -226,20 +258,3 @@ def _same_digit(a: Box, b: Box, typical: float, stroke: float, few: bool) -> boo
         return (gap_y < 2 * stroke and is_fragment) or (gap_y < 0.25 * typical and union.height < 1.35 * typical)
     side_by_side = gap_x < min(0.12 * typical, 2 * stroke) and gap_y < 0.12 * typical
     return side_by_side and b.height < 0.5 * a.height and union.height < 1.35 * typical
-
-
-def group_into_text_lines(components: list[Component]) -> list[list[Component]]:
-    """``components`` in reading order: text lines from top to bottom, each from left to right."""
-    lines: list[list[Component]] = []
-    for component in sorted(components, key=lambda one: one.box.top + one.box.bottom):
-        middle = (component.box.top + component.box.bottom) / 2
-        for line in lines:
-            nearest = min(line, key=lambda other: abs(other.box.left - component.box.left)).box
-            overlap = min(nearest.bottom, component.box.bottom) - max(nearest.top, component.box.top)
-            within = nearest.top < middle < nearest.bottom
-            if within or overlap > MIN_LINE_OVERLAP * min(nearest.height, component.box.height):
-                line.append(component)
-                break
-        else:
-            lines.append([component])
-    return [sorted(line, key=lambda one: one.box.left) for line in lines]

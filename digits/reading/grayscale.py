@@ -18,6 +18,7 @@ COLOUR_MODES = {"RGB", "RGBA", "P", "CMYK", "YCbCr", "HSV"}  # Pillow's
 CONTRAST_SIDE = 100  # pixels: longer side, at most, of the reduced picture in which contrasts are compared
 CONTRAST_WINDOW = 1 / 3  # of that side: the surroundings that a pixel's contrast is measured against
 MIN_COLOUR_GAIN = 3.0  # times the variance of brightness: colours are used instead if they vary more than this
+MIN_PATCH_FILL = 0.6  # of its bounding box: how much a patch of paper fills, on what is else transparent
 STRIP_VALUES = 1 << 22  # pixels, or numbers of an array, that are converted at a time, to save memory
 
 
@@ -102,7 +103,8 @@ def _composite_over_paper(gray: Gray, alpha: Gray) -> Gray:
         paper = 255.0
     else:
         paper = 255.0 if gray.sum(dtype=np.int64) < alpha.sum(dtype=np.int64) / 2 else 0.0
-        if visible.mean() > 0.5:  # may be a sheet that was cut out, with ink of its own
+        _, _, width, height = cv2.boundingRect(visible.view(np.uint8))
+        if np.count_nonzero(visible) > MIN_PATCH_FILL * width * height:  # may be a patch of paper, with ink of its own
             low, median, high = np.percentile(gray[visible] / alpha[visible], (5, 50, 95))
             if high - low > 0.25:
                 paper = 255 * median

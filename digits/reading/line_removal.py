@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from digits.data.mnist_image import Mask
+from digits.data.mnist_image import Mask, stroke_width
 
 MIN_SPAN = 0.95  # of the picture's width (or height): how far a ruled line reaches, at least
 MIN_COVERAGE = 0.6  # of a ruled line's length: how much of it has ink, at least
@@ -18,6 +18,17 @@ MIN_ASPECT_IN_FRAME = 10  # the same for lines that reach from one side of a fra
 FRAME_TOLERANCE = 0.06  # of a frame's shorter side: how far its sides may deviate from straight and level lines
 MAX_FRAME_INK = 0.6  # of a frame's bounding box: how much is ink at most, with what is inside the frame
 MIN_CONTENT_HEIGHT = 0.3  # of a frame's height: what is inside is at least so high, or it is no frame
+
+# A table of which too little is left to be a frame
+LONG_LINE = 0.1  # of its longer side: how long its lines are straight, at least
+MIN_LINES_SHARE = 0.7  # of its ink
+
+# A frame of thin lines, one with its digits
+THIN_LINE = 0.5  # of the mean width of strokes and lines together: how thin its lines are, at most
+MIN_FRAME_SIDE = 150  # pixels: its longer side, at least; in less, lines would be hardly thinner than strokes
+MIN_FRAME_EXTENT = 0.9  # of the width and of the height: how much is covered by thin lines, at least
+
+# Remains of lines
 MAX_STUB_HEIGHT = 0.5  # of the distance between ruled lines: remains of lines across them are no higher
 
 
@@ -31,6 +42,36 @@ def remove_lines(mask: Mask, stroke: float) -> Mask:
     thickness = max(round(1.2 * stroke), 2)
     mask = _remove_horizontal_lines(mask, thickness, MIN_HORIZONTAL_ASPECT)
     return cv2.transpose(_remove_horizontal_lines(cv2.transpose(mask), thickness, MIN_VERTICAL_ASPECT))
+
+
+def remove_long_lines(mask: Mask) -> Mask:
+    """``mask``, uint8 (H, W), 1 = ink, without straight level and upright lines; itself if they are not most of it."""
+    longest = max(round(LONG_LINE * max(mask.shape)), 10)
+    level, upright = (
+        cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones(size, np.uint8)) for size in ((1, longest), (longest, 1))
+    )
+    lines = cv2.bitwise_or(level, upright)
+    if lines.sum() < MIN_LINES_SHARE * mask.sum():
+        return mask
+    return cv2.subtract(mask, cv2.dilate(lines, np.ones((3, 3), np.uint8)))
+
+
+def remove_thin_frame(mask: Mask) -> Mask:
+    """``mask``, uint8 (H, W), 1 = ink, without a frame of lines much thinner than its digits, which may cross them.
+
+    Returned itself if there is no such frame.
+    """
+    if max(mask.shape) < MIN_FRAME_SIDE:
+        return mask
+    size = round(THIN_LINE * stroke_width(mask)) + 1
+    if size < 3:
+        return mask
+    thick = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((size, size), np.uint8))
+    strokes: Mask = cv2.bitwise_and(mask, cv2.dilate(thick, np.ones((3, 3), np.uint8)))
+    thin = cv2.subtract(mask, strokes)
+    if min(thin.max(0).mean(), thin.max(1).mean()) < MIN_FRAME_EXTENT or strokes.sum() < thin.sum():
+        return mask
+    return strokes
 
 
 def remove_frame(mask: Mask) -> Mask:

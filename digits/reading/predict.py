@@ -22,6 +22,7 @@ from tqdm import tqdm
 from digits.errors import DigitsError
 from digits.reading.picture import PICTURE_SUFFIXES, PictureLike, open_picture, read_stream
 from digits.reading.reader import Digit, Reader, text_lines
+from digits.reading.selection import SURE
 from digits.report.annotate import ANNOTATED_SUFFIX, MAX_PICTURE_SIDE, alternatives, draw_reading
 from digits.report.tables import one_line
 
@@ -30,7 +31,6 @@ Item = TypeVar("Item")
 
 STDIN = "-"
 MAX_FILES_WITHOUT_BAR = 20  # of more files, a progress bar shows how many are left
-DOUBTFUL = 0.9  # a digit of less confidence is marked
 DIGITS_WIDTH = (20, 40)  # columns on a terminal: at least, however long the names are, and at most
 CSV_FIELDS = ["file", "row", "digit", "confidence", "left", "top", "right", "bottom", "alternatives"]
 CSV_FIELDS += [f"p{value}" for value in range(10)]  # the ten probabilities
@@ -233,7 +233,7 @@ def _values(digits: Sequence[Digit]) -> str:
 def _marked(digits: Sequence[Digit]) -> str:
     """As :func:`_values`, with a question mark behind each doubtful digit."""
     rows = itertools.groupby(digits, key=lambda digit: digit.row)
-    return "/".join("".join(f"{d.value}?" if d.confidence < DOUBTFUL else f"{d.value}" for d in row) for _, row in rows)
+    return "/".join("".join(f"{d.value}?" if d.confidence < SURE else f"{d.value}" for d in row) for _, row in rows)
 
 
 def _files_of(path: str) -> list[str]:

@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,20 +24,20 @@ from digits.network import DeepDigits, to_input
 from digits.network.fast import accelerate
 from digits.network.fast.memory import keep_freed_memory
 from digits.network.fast.precision import evaluates_in_bfloat16
+from digits.reading.candidates import Candidate
 from digits.reading.components import Box
 from digits.reading.picture import PictureLike, Size, make_seekable, open_picture
-from digits.reading.segmentation import Candidate, segment_digits
+from digits.reading.segmentation import Segmentation, segment_digits
+from digits.reading.selection import Digit, select_digits
 
 # Segmentation
 MAX_SIDE = 1000  # pixels: longer side to which a picture is reduced before it is segmented
+MIN_SHARP_HEIGHT = 16  # pixels: if digits are smaller still, and there are no more pixels, the picture is enlarged
 MIN_DIGIT_HEIGHT = 40  # pixels: if digits are smaller after that, the picture is segmented again, twice as large
 
 # Classification
-MIN_CONFIDENCE = 0.5  # below it, ink is more likely not a digit
 TTA_THRESHOLD = 0.99  # digits with a lower confidence get test-time augmentation
 TTA_TRANSFORMS = ((0.65, 0.0), (0.65, 0.15))  # factor for the width, and rotation to the left in radians
-MAX_ASPECT = 1.75  # width by height of a digit; what is wider is more likely several that touch
-WIDTH_PENALTY = 3.0  # what such a digit loses of its log-probability, times the excess of its width by height
 
 # Many pictures at once
 BATCH_SIZE = 64  # pictures that are segmented before their digits are classified, and digits classified at once
@@ -48,19 +47,7 @@ MAX_KEPT_MEMORY = 64 << 20  # bytes that are not returned to the system after a 
 QUICK_PICTURE = 0.002  # seconds: quicker pictures are segmented by one thread, as several would mostly wait
 
 # what segment_digits returns, the size of the picture, and the scale at which it was segmented
-Segmented: TypeAlias = tuple[list[list[Candidate]], Size, float]
-
-
-@dataclass(frozen=True)
-class Digit:
-    """One digit that was read."""
-
-    value: int  # 0 to 9
-    confidence: float  # the probability of `value`, at the model's temperature
-    probabilities: tuple[float, ...]  # of the values 0 to 9
-    box: Box  # in the picture's own pixels
-    row: int  # the text line that it is in, from 0
-    image: NDArray[np.uint8]  # (28, 28), 255 = ink: what the network saw
+Segmented: TypeAlias = tuple[list[Segmentation], Size, float]
 
 
 class Reader:
@@ -154,39 +141,34 @@ class Reader:
         colours = False
         gray, size = open_picture(picture, MAX_SIDE)
         alternatives = segment_digits(gray)
-        if not any(alternatives):  # the ink may be as bright as the paper, and differ by its colour only
+        if not any(
+            alternative.candidates for alternative in alternatives
+        ):  # the ink may be as bright as the paper, and differ by its colour only
             colours = True
             gray, size = open_picture(picture, MAX_SIDE, colours)
             alternatives = segment_digits(gray)
         reduced = max(gray.shape) < max(size)
-        likeliest = alternatives[0]
+        likeliest = alternatives[0].candidates
         if reduced and likeliest and statistics.median(one.box.height for one in likeliest) < MIN_DIGIT_HEIGHT:
             gray, size = open_picture(picture, MAX_SIDE * 2, colours)  # small writing on a large page
             alternatives = segment_digits(gray)
+        typical = alternatives[0].typical
+        if 0 < typical < MIN_SHARP_HEIGHT:
+            factor = min(math.ceil(MIN_DIGIT_HEIGHT / typical), 2 * MAX_SIDE // max(gray.shape))
+            if factor > 1:  # strokes are as wide as a pixel or two
+                gray = cv2.resize(gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+                alternatives = segment_digits(gray)
         return alternatives, size, max(gray.shape) / max(size)
 
     def _recognize(self, pictures: list[Segmented]) -> Iterator[list[Digit]]:
         """The digits of each of ``pictures``, all classified together."""
-        candidates = [
-            one
-            for alternatives, _, _ in pictures
-            for alternative in alternatives
-            for candidate in alternative
-            for one in (candidate, *candidate.pieces.values())
-        ]
+        candidates = [one for alternatives, _, _ in pictures for each in alternatives for one in each.all()]
         probabilities = iter(self._classify([candidate.image for candidate in candidates]))
         for alternatives, size, scale in pictures:
             read = []
             for alternative in alternatives:
-                digits: list[Digit] = []
-                for candidate in alternative:
-                    whole = _to_digit(candidate, next(probabilities), size, scale)
-                    pieces = {
-                        cuts: _to_digit(piece, next(probabilities), size, scale)
-                        for cuts, piece in candidate.pieces.items()
-                    }
-                    digits += _best_split(whole, pieces)
-                read.append(_drop_uncertain(digits))
+                found = {id(one): _to_digit(one, next(probabilities), size, scale) for one in alternative.all()}
+                read.append(select_digits(alternative, found, size))
             yield next((digits for digits in read if digits), [])  # of the likelier polarity, if it has any
 
     @torch.inference_mode()
@@ -250,40 +232,11 @@ def text_lines(digits: Iterable[Digit]) -> list[str]:
     return ["".join(str(digit.value) for digit in row) for _, row in itertools.groupby(digits, key=lambda d: d.row)]
 
 
-def _best_split(whole: Digit, pieces: dict[tuple[int, int], Digit]) -> list[Digit]:
-    """The most probable reading of ``whole``: the digit itself, or the digits that it is cut into.
-
-    ``pieces`` is the segmentation lattice as of :attr:`Candidate.pieces`; the best path through it is found by dynamic
-    programming.
-    """
-    if not pieces:
-        return [whole]
-    best: dict[int, tuple[float, list[Digit]]] = {0: (0.0, [])}  # up to each cut: log-probability, digits
-    end = max(last for _, last in pieces)
-    for last in range(1, end + 1):
-        paths = [
-            (best[first][0] + math.log(digit.confidence), [*best[first][1], digit])
-            for (first, to), digit in pieces.items()
-            if to == last and first in best
-        ]
-        if paths:
-            best[last] = max(paths, key=lambda path: path[0])
-    unsplit = math.log(whole.confidence) - WIDTH_PENALTY * max(whole.box.width / whole.box.height - MAX_ASPECT, 0)
-    return best[end][1] if end in best and best[end][0] > unsplit else [whole]
-
-
-def _drop_uncertain(digits: list[Digit]) -> list[Digit]:
-    """``digits`` without those below ``MIN_CONFIDENCE``; rows are numbered anew, as some may be empty now."""
-    digits = [digit for digit in digits if digit.confidence >= MIN_CONFIDENCE]
-    numbers = {row: number for number, row in enumerate(sorted({digit.row for digit in digits}))}
-    return [replace(digit, row=numbers[digit.row]) for digit in digits]
-
-
 def _to_digit(candidate: Candidate, probabilities: NDArray[np.float32], size: Size, scale: float) -> Digit:
-    """What ``candidate`` is; its box is divided by ``scale`` and kept within ``size``, that of the picture itself."""
+    """What ``candidate`` is, in no row yet; its box is in the pixels of the picture, which has the ``size``."""
     left, top, right, bottom = (edge / scale for edge in candidate.box)
     # the picture was reduced to whole pixels, so a box at its edge may end beyond it
     box = Box(math.floor(left), math.floor(top), min(math.ceil(right), size[0]), min(math.ceil(bottom), size[1]))
     value = int(probabilities.argmax())
     confidence = float(probabilities[value])
-    return Digit(value, confidence, tuple(probabilities.tolist()), box, candidate.row, candidate.image)
+    return Digit(value, confidence, tuple(probabilities.tolist()), box, 0, candidate.image)

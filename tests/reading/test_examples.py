@@ -1,4 +1,4 @@
-"""The pictures of `examples/`: those that are read rightly, and those that are known not to be."""
+"""The pictures of `examples/`."""
 
 import csv
 import re
@@ -15,10 +15,6 @@ EXAMPLES = ROOT / "examples"
 MAX_BYTES = 150_000
 with (EXAMPLES / "labels.csv").open(newline="", encoding="utf-8") as file:
     WRITTEN = {row["file"]: row["digits"] for row in csv.DictReader(file)}
-KNOWN_FAILURES = {  # what is read in place of what is written
-    "addition.jpg": "128/64/4307/499",  # the plus sign
-    "hurried_form.jpg": "",  # digits that cross the lines of their boxes
-}
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +37,11 @@ def test_they_are_small():
     assert all((EXAMPLES / name).stat().st_size <= MAX_BYTES for name in WRITTEN)
 
 
-@pytest.mark.parametrize("name", [name for name in WRITTEN if name not in KNOWN_FAILURES])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_everyday_pictures_are_read_rightly(name: str, read: dict[str, str]):
     assert read[name] == WRITTEN[name]
 
 
-@pytest.mark.parametrize("name", KNOWN_FAILURES)
-def test_a_known_failure_is_still_one(name: str, read: dict[str, str]):
-    assert read[name] != WRITTEN[name], (
-        "read rightly now: take it out of KNOWN_FAILURES, and say so in examples/README.md"
-    )
-    assert read[name] == KNOWN_FAILURES[name], "fails otherwise now: change KNOWN_FAILURES and examples/README.md"
-
-
-def test_the_table_says_what_is_written_and_which_are_not_read_rightly():
-    rows = re.findall(r"^\| \[(\S+)\].*\| (\S+) \| (.*) \|$", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
-    assert {name: written for name, written, _ in rows} == WRITTEN
-    assert {name for name, _, today in rows if today.startswith("**")} == set(KNOWN_FAILURES)
+def test_the_table_says_what_is_written():
+    rows = re.findall(r"^\| \[(\S+)\].*\| (\S+) \|$", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
+    assert dict(rows) == WRITTEN
