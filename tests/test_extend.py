@@ -97,7 +97,9 @@ def test_a_models_folder_cannot_name_what_is_no_file_of_the_group(name: str, run
 
 
 def test_it_reads_pictures(run: Path, mine: Path, known: Path, capsys):
-    assert main(["predict", str(ROOT / "examples" / "thick_pen.jpg"), "--model", str(run), "--config-dir", str(mine)]) == 0
+    assert (
+        main(["predict", str(ROOT / "examples" / "thick_pen.jpg"), "--model", str(run), "--config-dir", str(mine)]) == 0
+    )
     assert re.search(r"thick_pen\.jpg\t\d", capsys.readouterr().out)
 
 

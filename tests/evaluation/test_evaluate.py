@@ -276,7 +276,8 @@ def test_robustness_is_printed_and_drawn(finished: Path, tmp_path: Path, capsys,
 
 
 @needs_full_mnist
-def test_the_packages_own_weights_reach_what_they_say(capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("errors", [35, pytest.param(30, marks=pytest.mark.xfail(strict=True, reason="33 errors now"))])
+def test_the_packages_own_weights_reach_what_they_say(errors: int, capsys: pytest.CaptureFixture[str]):
     found = evaluate(capsys, "evaluate", "--data-dir", os.environ["DIGITS_DATA_DIR"])
-    assert found["test/errors"] <= 35
     assert found["test/ece"] <= 0.003
+    assert found["test/errors"] <= errors
