@@ -19,9 +19,7 @@ SURE = 0.9  # from here on a digit is not doubted
 MAX_ASPECT = 1.75  # width by height of a digit; what is wider is more likely several that touch
 WIDTH_PENALTY = 3.0  # what such a digit loses of its log-probability, times the excess of its width by height
 USUAL_HEIGHTS = (0.5, 2.0)  # range of a digit's height by that of its neighbours; beyond it is doubted
-DOUBTED = (
-    0.89  # factor for the confidence of a digit that is cut off by the picture's edge, or was parted from other strokes
-)
+DOUBTED = 0.89  # factor for the confidence of a digit that the picture's edge cuts off, or parted from other strokes
 MIN_DIGITS_SHARE = 0.4  # of what may be digits: where fewer are, it is a texture or a text, and only sure ones count
 MIN_LINE_SPAN = 0.88  # of the picture's height: a stroke that is longer is a line, unless the picture is cropped to it
 MAX_LINE_ASPECT = 0.28  # width by height of a line
