@@ -131,7 +131,7 @@ def polarities(gray: Gray) -> list[bool]:
 def _frame_depth(gray: Gray) -> int:
     """How many rows at the upper edge of ``gray`` are those of a frame, which would be taken for paper; 0 for none."""
     last, middle = round(MAX_FRAME_WIDTH * min(gray.shape)), gray.shape[1] // 2
-    if gray.shape[1] < 2 or abs(int(gray[last, middle]) - int(gray[0, middle])) <= MAX_FRAME_VARIATION:
+    if gray.shape[1] < 2 or abs(gray.item(last, middle) - gray.item(0, middle)) <= MAX_FRAME_VARIATION:
         return 0  # mostly; the rest takes longer
     levels = np.sort(gray[: last + 1], axis=1)
     tenth = gray.shape[1] // 10

@@ -28,7 +28,8 @@ def remove_edge_lines(mask: Mask) -> Mask:
     of a digit that was cropped tightly.
     """
     depth = math.ceil(BAND * min(mask.shape))
-    bands = mask[:depth].max(0), mask[-depth:].max(0), mask[:, :depth].max(1), mask[:, -depth:].max(1)
+    both = mask, cv2.transpose(mask)  # as the greatest of each row takes far longer than that of each column
+    bands = [edge.max(0) for upright in both for edge in (upright[:depth], upright[-depth:])]
     if all(2 * cv2.countNonZero(band) < len(band) for band in bands):
         return mask  # mostly; the rest takes longer
     lines, outside = np.zeros_like(mask), np.zeros_like(mask)

@@ -37,7 +37,8 @@ MIN_DIGIT_HEIGHT = 40  # pixels: if digits are smaller after that, the picture i
 
 # Classification
 TTA_THRESHOLD = 0.99  # digits with a lower confidence get test-time augmentation
-TTA_TRANSFORMS = ((0.65, 0.0), (0.65, 0.15))  # factor for the width, and rotation to the left in radians
+TTA_ANGLES = (0.0, 0.1)  # radians: by how much its copies are rotated to the left
+TTA_ASPECT, MIN_TTA_WIDTH = 0.54, 0.5  # width by height that they are narrowed to; factor for the width, at least
 
 # Many pictures at once
 BATCH_SIZE = 64  # pictures that are segmented before their digits are classified, and digits classified at once
@@ -175,8 +176,8 @@ class Reader:
     def _classify(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """The probabilities (N, 10) of ``images``, each (28, 28), with test-time augmentation of uncertain ones.
 
-        Their probabilities are the mean over the image itself and transformed copies. These are narrower or also turned
-        to the left, as many people's digits are wider than MNIST's and lean more to the right.
+        Their probabilities are the mean over the image itself and two copies. Those of a wide digit are narrower, and
+        one is also turned to the left, as many people's digits are wider than MNIST's and lean more to the right.
         """
         if not images:
             return np.zeros((0, 10), np.float32)
@@ -184,8 +185,8 @@ class Reader:
         probabilities = self._probabilities(inputs)
         (uncertain,) = torch.nonzero(probabilities.max(1).values < TTA_THRESHOLD, as_tuple=True)
         if len(uncertain):
-            copies = torch.cat([_transform(inputs[uncertain], width, angle) for width, angle in TTA_TRANSFORMS])
-            probabilities[uncertain] += self._probabilities(copies).view(len(TTA_TRANSFORMS), len(uncertain), -1).sum(0)
+            copies = torch.cat([_narrow(inputs[uncertain], angle) for angle in TTA_ANGLES])
+            probabilities[uncertain] += self._probabilities(copies).view(len(TTA_ANGLES), len(uncertain), -1).sum(0)
         return (probabilities / probabilities.sum(1, keepdim=True)).numpy()
 
     def _probabilities(self, images: Tensor) -> Tensor:
@@ -219,12 +220,22 @@ def _single_threaded_libraries() -> Iterator[None]:
                 set_threads(before)
 
 
-def _transform(images: Tensor, width: float, angle: float) -> Tensor:
-    """``images`` (N, 1, H, W) at ``width`` times their width, rotated by ``angle`` radians to the left."""
+def _narrow(images: Tensor, angle: float) -> Tensor:
+    """``images`` (N, 1, H, W), wide digits narrowed to ``TTA_ASPECT``, and rotated by ``angle`` radians to the left."""
+    ink = images[:, 0] > 0.3
+    factor = (TTA_ASPECT * _extent(ink.any(2)) / _extent(ink.any(1))).clamp(MIN_TTA_WIDTH, 1.0)
     cos, sin = math.cos(angle), math.sin(angle)
-    matrix = torch.tensor([[cos / width, -sin / width, 0.0], [sin, cos, 0.0]])  # from the new position to the old one
-    grid = F.affine_grid(matrix.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    # from the new position to the old one
+    rows = torch.tensor([[cos, -sin, 0.0]]) / factor[:, None], torch.tensor([[sin, cos, 0.0]]).expand(len(images), 3)
+    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
+
+
+def _extent(ink: Tensor) -> Tensor:
+    """How far it is from the first to the last True of each row of ``ink``, bool (N, L); at least 1."""
+    place = torch.arange(ink.shape[1])
+    first, last = place.where(ink, ink.shape[1]).amin(1), place.where(ink, -1).amax(1)
+    return (last - first + 1).clamp(min=1)
 
 
 def text_lines(digits: Iterable[Digit]) -> list[str]:

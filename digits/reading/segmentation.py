@@ -30,7 +30,8 @@ MIN_INK_IN_DIGITS = 0.5  # of the ink without frames: if digits hold less, the p
 
 # The size and the strokes of a digit
 MIN_DIGIT_SIZE = 0.33  # times the typical height: ink that is smaller, or less high, is a speck
-MAX_STROKE_WIDTH = 0.55  # of a digit's longer side: ink with wider strokes is a blot
+MAX_STROKE_WIDTH = 0.38  # of a digit's longer side: ink with wider strokes is a blot
+MAX_TINY_STROKE_WIDTH = 0.55  # the same in a tiny picture, whose pixels are as wide as strokes
 MIN_SHARPNESS = 0.4  # how far ink turns to paper over a length of one stroke width; softer edges are a shadow's
 MAX_SHARPNESS_LENGTH = 0.15  # of a digit's longer side: that length is never more, so wide strokes must be as sharp
 
@@ -111,7 +112,7 @@ def _segment_ink(ink: Ink, mask: Mask, stroke: float, tiny: bool) -> Segmentatio
         box = component.box
         place = slice(box.top, box.bottom), slice(box.left, box.right)
         drawn = component_mask(component, ink, labels) & mask[place]  # without the breaks that are bridged
-        (found if _looks_like_digit(ink[place], drawn, typical) else others).append(component)
+        (found if _looks_like_digit(ink[place], drawn, typical, tiny) else others).append(component)
     if len(components) > 10 + MAX_COMPONENTS_PER_DIGIT * len(found):
         return Segmentation([], {}, typical)
     candidates = [whole_candidate(component, ink, labels, typical) for component in found]
@@ -124,10 +125,10 @@ def _fills_picture(box: Box, picture: Mask, tiny: bool) -> bool:
     return box.height >= share * picture.shape[0] and box.width >= share * picture.shape[1]
 
 
-def _looks_like_digit(ink: Ink, own: Mask, typical: float) -> bool:
+def _looks_like_digit(ink: Ink, own: Mask, typical: float, tiny: bool) -> bool:
     """Whether ``own``, a mask as large as its bounding box, has a digit's size and sharp strokes; no blot, no shadow.
 
-    ``typical`` is the typical height of the picture's digits in pixels.
+    ``typical`` is the typical height of the picture's digits in pixels, and ``tiny`` as in :func:`_segment_ink`.
     """
     height, width = own.shape
     size = max(height, width)
@@ -138,7 +139,7 @@ def _looks_like_digit(ink: Ink, own: Mask, typical: float) -> bool:
     ):
         return False
     stroke = stroke_width(own)
-    if stroke > MAX_STROKE_WIDTH * size:
+    if stroke > (MAX_TINY_STROKE_WIDTH if tiny else MAX_STROKE_WIDTH) * size:
         return False
     own, cut = pad_with_zeros(own), pad_with_zeros(ink)
     slope = cv2.magnitude(cv2.Sobel(cut, cv2.CV_32F, 1, 0), cv2.Sobel(cut, cv2.CV_32F, 0, 1))

@@ -22,7 +22,7 @@ USUAL_HEIGHTS = (0.5, 2.0)  # range of a digit's height by that of its neighbour
 DOUBTED = 0.89  # factor for the confidence of a digit that the picture's edge cuts off, or parted from other strokes
 MIN_DIGITS_SHARE = 0.4  # of what may be digits: where fewer are, it is a texture or a text, and only sure ones count
 MIN_LINE_SPAN = 0.88  # of the picture's height: a stroke that is longer is a line, unless the picture is cropped to it
-MAX_LINE_ASPECT = 0.28  # width by height of a line
+MAX_LINE_ASPECT, MAX_FOLD_ASPECT = 0.28, 0.5  # width by height of a line; of one from edge to edge
 MAX_ICON, MIN_LINE_ROOM = 45, 0.6  # pixels of its longer side, and width by height of the picture
 MIN_LETTER_HEIGHT = 0.7  # of the highest in its word: what is lower is a sign, not a letter
 MAX_FRAGMENT_HEIGHT = 0.6  # of the other part's height: what is lower, such as a tail, is rather a part than a digit
@@ -60,15 +60,17 @@ def select_digits(segmentation: Segmentation, read: Mapping[int, Digit], size: S
     if all(_may_be_line(digit, size) for digit in digits):
         digits = []
     rows = layout.rows([digit.box for digit in digits])
-    return [replace(digits[index], row=number) for number, row in enumerate(rows) for index in row]
+    numbered = [(digits[index], number) for number, row in enumerate(rows) for index in row]
+    return [replace(digit, row=number) if number else digit for digit, number in numbered]  # as they are made for row 0
 
 
 def _may_be_line(digit: Digit, size: Size) -> bool:
     """Whether ``digit`` may be a fold or a ruled line, not a 1: from edge to edge or almost, or what is left of one."""
     width, height = size
     cropped = max(size) < MAX_ICON or width < MIN_LINE_ROOM * height
-    thin = digit.box.width < MAX_LINE_ASPECT * digit.box.height
-    long = digit.box.height > MIN_LINE_SPAN * height or digit.box.top == 0 or digit.box.bottom == height
+    ends = (digit.box.top == 0) + (digit.box.bottom == height)  # how many of them lie at the picture's edge
+    long = digit.box.height > MIN_LINE_SPAN * height or ends > 0
+    thin = digit.box.width < (MAX_FOLD_ASPECT if ends == 2 else MAX_LINE_ASPECT) * digit.box.height
     return digit.value == 1 and thin and long and not cropped
 
 

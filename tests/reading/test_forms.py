@@ -194,10 +194,18 @@ def test_letters_are_not_answered_with_confidence(reader: Reader):
     assert len(confident) <= 0.06 * len(answers)
 
 
-def test_a_fold_from_edge_to_edge_is_no_1(reader: Reader):
-    folded = np.full((400, 500), 220, np.uint8)
-    cv2.line(folded, (240, 0), (250, 399), (150,), 9)
-    assert reader.read(folded) == []
+@pytest.mark.parametrize("rise", [0, 120])
+def test_a_fold_from_edge_to_edge_is_no_1(reader: Reader, rise: int):
+    picture = np.full((300, 400), PAPER, np.uint8)
+    cv2.line(picture, (200, -2), (200 + rise, 302), INK, 8, cv2.LINE_AA)
+    assert text(reader.read(picture)) == ""
+
+
+def test_a_blot_somewhat_higher_than_wide_is_no_1(reader: Reader):
+    picture = np.full((300, 400), PAPER, np.uint8)
+    for x, y in ((90, 60), (200, 170), (310, 240)):
+        cv2.ellipse(picture, (x, y), (9, 14), 10, 0, 360, INK, -1, cv2.LINE_AA)
+    assert text(reader.read(picture)) == ""
 
 
 def test_a_digit_that_the_pictures_edge_cuts_off_is_doubted(reader: Reader):
