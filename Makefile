@@ -4,6 +4,10 @@
 # make test-newest [PYTHON=python3.13]              the tests with the newest torch, so without XLA
 # make faults                                       kills a training 50 times, and compares what comes out
 # make search                                       searches three times, is killed, and is compared with chance
+# make fuzz [SEED=1]                                100,000 inputs for each fast reader, 10,000 for the others
+# make coverage                                     the tests, and which lines and branches of digits/ they reach
+# make audit                                        known holes in what constraints.txt names, and all licences
+# make lock [ARGS=--upgrade]                        writes constraints.txt anew, with all that setup.cfg requires
 # make weights                                      trains what the package carries anew, into digits/weights/
 
 PYTHON ?= python3
@@ -11,10 +15,11 @@ VENV   ?= .venv
 NEWEST ?= .venv-newest
 BIN    := $(VENV)/bin
 ARGS   ?=
+SEED   ?= 0
 # a file's tests share what they set up, so one process takes them all
 PARALLEL := --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: help train test test-slow test-newest faults search weights clean
+.PHONY: help train test test-slow test-newest faults search fuzz coverage audit lock weights clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -42,6 +47,19 @@ faults: $(VENV)/.installed-dev
 search: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/search.py $(ARGS)
 
+fuzz: $(VENV)/.installed-dev
+	@echo "seed $(SEED)"
+	DIGITS_FUZZ=thorough $(BIN)/pytest tests/fuzz --numprocesses auto --timeout 7200 --hypothesis-seed=$(SEED) $(ARGS)
+
+coverage: $(VENV)/.installed-upkeep
+	$(BIN)/pytest $(PARALLEL) --cov --cov-config=setup.cfg --cov-report=term-missing --cov-fail-under=92 $(ARGS)
+
+audit: $(VENV)/.installed-upkeep
+	$(BIN)/python benchmarks/audit.py
+
+lock: $(VENV)/.installed-upkeep
+	$(BIN)/uv pip compile $(LOCK) $(ARGS)
+
 weights: $(VENV)/.installed
 	$(BIN)/python train.py experiment=best seed=0 data.offline_fallback=false resume=false hydra.run.dir=runs/weights
 	$(BIN)/digits export digits/weights --model runs/weights --half
@@ -54,14 +72,23 @@ clean:
 	$(PYTHON) -m venv $*
 
 # The stamps are newer than the lists of requirements unless these have changed: nothing is installed twice.
-LISTS := requirements.txt setup.cfg pyproject.toml
+LISTS := requirements.txt setup.cfg pyproject.toml constraints.txt
+# The versions that were tested together, of all that is required.
+INSTALL := pip install --quiet --constraint constraints.txt
+# no index is named in it, as each has his own
+LOCK := setup.cfg --extra dev --extra tpu-check --extra upkeep --universal --python-version 3.11 \
+	--output-file constraints.txt --no-emit-index-url --annotation-style line --quiet --custom-compile-command 'make lock'
 
 $(VENV)/.installed: $(LISTS) | $(BIN)/python
-	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/$(INSTALL) --requirement requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/pip install --quiet --editable '.[dev,tpu-check]'
+	$(BIN)/$(INSTALL) --editable '.[dev,tpu-check]'
+	@touch $@
+
+$(VENV)/.installed-upkeep: $(VENV)/.installed-dev
+	$(BIN)/$(INSTALL) --editable '.[upkeep]'
 	@touch $@
 
 $(NEWEST)/.installed-newest: $(LISTS) | $(NEWEST)/bin/python

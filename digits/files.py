@@ -1,10 +1,13 @@
-"""Files that are written whole or not at all, wherever they lie and whenever the process is killed."""
+"""Files that are written whole or not at all, whenever the process is killed, and files of strangers that are read."""
 
 import contextlib
+import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -99,3 +102,62 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# ---- files of strangers
+
+
+def check_regular(path: Path, limit: int) -> None:
+    """Refuse what would block, never end or fill the memory when it is read.
+
+    Raises:
+        DigitsError: ``path`` is a pipe, a device or the like, or has more than ``limit`` bytes.
+        OSError: there is nothing, or it may not be looked at.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise DigitsError(f"{path}: is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise DigitsError(f"{path}: is no regular file")
+    if status.st_size > limit:
+        raise DigitsError(f"{path}: has {status.st_size:,} bytes; of such a file at most {limit:,} are read")
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The content of the regular file ``path``, ``limit`` bytes at most; raises as :func:`check_regular`."""
+    check_regular(path, limit)
+    with path.open("rb") as file:
+        return file.read(limit)
+
+
+def read_json(path: Path, limit: int) -> Any:
+    """What the JSON file ``path`` of at most ``limit`` bytes holds.
+
+    Raises:
+        ValueError: it is no JSON in UTF-8, or is nested too deep.
+        DigitsError, OSError: as :func:`check_regular`.
+    """
+    return parse_json(read_bounded(path, limit))
+
+
+def parse_json(content: bytes) -> Any:
+    """What ``content`` holds; raises ValueError if it is no JSON in UTF-8, or is nested too deep."""
+    try:
+        return json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+
+
+def member(folder: Path, name: str) -> Path:
+    """``folder / name``, where no symbolic link is on the way: a folder of a stranger's could show any file by one.
+
+    The links that the hub's client makes in its own cache are followed: from `snapshots/REVISION/` to `blobs/`.
+
+    Raises:
+        DigitsError: there is a link.
+    """
+    path, top = folder / name, Path(os.path.realpath(folder))
+    target = Path(os.path.realpath(path))
+    if target != top / name and target.parent != top.parent.parent / "blobs":
+        raise DigitsError(f"{path}: is a symbolic link, or lies behind one; links in a model's folder are not followed")
+    return path

@@ -11,6 +11,7 @@ import sysconfig
 import venv
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,9 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 from packaging.version import Version
 from PIL import Image, ImageDraw, ImageFont
+
+sys.path.append(str(ROOT / "benchmarks"))
+from audit import holes
 
 COMMANDS = ("train", "predict", "evaluate", "ensemble", "export", "import-keras", "push", "demo", "tpu-check")
 Digits = Callable[..., str]
@@ -72,8 +76,8 @@ def _run(*command: str | Path, cwd: Path | None = None) -> str:
 
 def test_the_wheel_carries_the_configuration_the_weights_and_the_page(wheel: Path):
     carried = set(zipfile.ZipFile(wheel).namelist())
-    weights, page = ROOT / "digits" / "weights", ROOT / "digits" / "demo"
-    files = [*weights.rglob("*.*"), *page.glob("page.*"), ROOT / "digits" / "py.typed"]
+    weights, page = ROOT / "digits" / "weights", ROOT / "digits" / "demo" / "page"
+    files = [*weights.rglob("*.*"), *page.rglob("*.*"), ROOT / "digits" / "py.typed"]
     expected = {path.relative_to(ROOT).as_posix() for path in files}
     expected |= {f"digits/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert expected | {"hydra_plugins/deepdigits.py"} <= carried
@@ -140,9 +144,9 @@ def test_train_makes_a_run(digits: Digits, tmp_path: Path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="the extra demo is not installed")
-def test_demo_writes_a_space_that_requires_what_the_wheel_requires(digits: Digits, tmp_path: Path):
+def test_demo_writes_a_space_of_what_is_installed(digits: Digits, tmp_path: Path):
     digits("demo", "--space", "space")
-    assert "torch<3,>=2.9" in (tmp_path / "space" / "requirements.txt").read_text().splitlines()
+    assert f"pillow=={version('pillow')}" in (tmp_path / "space" / "requirements.txt").read_text().splitlines()
     kept = {path.name for path in (tmp_path / "space" / "digits" / "conf").iterdir()} - {"__pycache__"}
     assert kept == {"model"}  # a Space only reads
 
@@ -202,6 +206,63 @@ def test_what_the_tests_need_of_other_extras_is_the_same_there():
     for name in ("onnx", "keras", "heic", "demo"):
         for requirement in EXTRAS[name].values():
             assert str(EXTRAS["dev"][requirement.name]) == str(requirement)
+
+
+@pytest.mark.parametrize("name", ["always", *EXTRAS])
+def test_each_requirement_has_an_upper_bound(name: str):
+    for requirement in (ALWAYS if name == "always" else EXTRAS[name]).values():
+        assert {specifier.operator for specifier in requirement.specifier} & {"<", "=="}, requirement
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        *(("pillow", "11.2.1"), ("filelock", "3.20.0"), ("opencv-python-headless", "4.11.0.86")),
+        *(("lightning", "2.6.2"), ("lightning", "2.6.3")),
+    ],
+)
+def test_no_release_with_a_known_hole_is_admitted(name: str, version: str):
+    for requirements in (ALWAYS, TESTED, *EXTRAS.values()):
+        assert name not in requirements or not requirements[name].specifier.contains(version)
+
+
+# ---- the lock
+
+LOCK = (ROOT / "constraints.txt").read_text()
+
+
+def test_the_lock_has_one_version_of_each_requirement_and_it_is_within_its_range():
+    locked = {name.lower(): requirement for name, requirement in _requirements(LOCK).items()}
+    for requirements in (ALWAYS, TESTED, *(EXTRAS[name] for name in ("dev", "tpu-check", "upkeep"))):
+        for requirement in requirements.values():
+            (version,) = locked[requirement.name.lower()].specifier
+            assert version.operator == "==" and requirement.specifier.contains(version.version), requirement
+
+
+def test_the_lock_names_no_index():
+    assert not [line for line in LOCK.splitlines() if "://" in line or line.startswith("-")]
+
+
+def test_make_installs_what_is_locked_but_where_it_tests_what_is_newest():
+    makefile = (ROOT / "Makefile").read_text()
+    assert "INSTALL := pip install --quiet --constraint constraints.txt" in makefile
+    assert [line for line in makefile.splitlines() if "pip install" in line and "INSTALL" not in line] == [
+        "\t$(NEWEST)/bin/pip install --quiet --editable '.[dev]'"
+    ]
+
+
+# ---- the audit
+
+
+def test_an_audit_that_reaches_no_service_says_so():
+    unknown = {"name": "a", "skip_reason": "not found"}
+    assert [holes(report) for report in ("", "Traceback", json.dumps({"dependencies": [unknown]}))] == [None] * 3
+
+
+def test_an_audit_names_each_hole_and_the_version_without_it():
+    package = {"name": "a", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["1.1"]}]}
+    assert holes(json.dumps({"dependencies": [package]})) == ["a 1: CVE-1, mended in 1.1"]
+    assert holes(json.dumps({"dependencies": [package | {"vulns": []}]})) == []
 
 
 def test_an_installation_of_the_checkout_has_all_that_is_tested_together():

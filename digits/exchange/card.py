@@ -1,5 +1,6 @@
-"""The model card that the Hugging Face hub shows."""
+"""The model card that the Hugging Face hub shows, and the pictures in it."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from digits import HOMEPAGE
+from digits.files import check_regular, member
 from digits.network import Network
+
+MAX_PICTURE_BYTES = 10_000_000  # of a plot, which has some 50 kB
 
 CARD_TEMPLATE = """\
 # DeepDigits
@@ -76,7 +80,7 @@ def _training_command(summary: dict[str, Any]) -> str:
     if overrides is None:  # from a version of train.py that did not record them, or not from train.py
         named = [f"experiment={summary['experiment']}"] if summary["experiment"] != "default" else []
         overrides = [*named, f"seed={summary['seed']}"]
-    local = ("data.data_dir", "ckpt_path")
+    local = ("data.data_dir", "data.pictures", "model.weights", "ckpt_path")
     kept = [override for override in overrides if override.lstrip("+").partition("=")[0] not in local]
     return shlex.join(["python", "train.py", *kept])
 
@@ -130,11 +134,14 @@ def model_card(summary: dict[str, Any], network: Network, pictures: list[str]) -
         "calibration error (15 bins)": f"{summary['test/ece']:.2%}",
     }
     held_out = f", {summary['val_images']:,} held out for validation" if summary["val_images"] else ""
+    weights = summary.get("weights")
+    begun = f" from the weights {Path(weights).name if Path(weights).is_absolute() else weights}" if weights else ""
+    own = f", {summary['own_images']:,} own pictures" if summary.get("own_images") else ""
     drawn = f" and {summary['drawn_images']:,} that were drawn" if summary.get("drawn_images") else ""
     commit = f" (commit {summary['git_commit'][:10]})" if summary.get("git_commit") else ""
     training = (
         f"`{_training_command(summary)}`: "
-        f"{summary['epochs']} epochs on {summary['train_images']:,} images of {dataset}{drawn}{held_out}, "
+        f"{summary['epochs']} epochs{begun} on {summary['train_images']:,} images of {dataset}{own}{drawn}{held_out}, "
         f"{summary['accelerator']}, {summary['precision']}; DeepDigits {summary['digits']}{commit}, "
         f"torch {summary['torch']}, lightning {summary['lightning']}."
     )
@@ -155,3 +162,16 @@ def model_card(summary: dict[str, Any], network: Network, pictures: list[str]) -
         pictures="\n".join(_picture(stem) for stem in stems),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{content}"))
+
+
+def pictures_in(plots: Path) -> list[Path]:
+    """The plots of a run in ``plots``, by name; what else lies there is none of a model's.
+
+    Raises:
+        DigitsError: the folder or a picture is a symbolic link, or a picture is too large or no regular file.
+    """
+    names = sorted(path.name for path in plots.glob("*.png") if re.fullmatch(r"[\w-]+\.png", path.name, re.ASCII))
+    pictures = [member(plots.parent, f"{plots.name}/{name}") for name in names]
+    for picture in pictures:
+        check_regular(picture, MAX_PICTURE_BYTES)
+    return pictures

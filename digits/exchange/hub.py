@@ -7,7 +7,12 @@ from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFo
 from huggingface_hub.utils import validate_repo_id
 
 from digits.errors import DigitsError
-from digits.network import WEIGHTS
+from digits.exchange.card import pictures_in
+from digits.exchange.model_folder import model_folder
+from digits.files import check_regular, member
+
+NEEDED = ("model.safetensors", "config.json", "README.md")  # of a model on the hub
+MAX_FILE_BYTES = 4_000_000_000
 
 
 def check_name(repository: str) -> None:
@@ -19,21 +24,23 @@ def check_name(repository: str) -> None:
 
 
 def files_to_push(model: str | Path | None) -> tuple[Path, list[Path]]:
-    """The model folder of ``model`` and the files in it.
+    """The model folder of ``model`` and the files of a model that are in it; whatever else lies there stays here.
 
     Args:
         model: a run's folder or a model's folder; None for the package's own model.
 
     Raises:
-        DigitsError: a file that a model on the hub needs is missing.
+        DigitsError: a file that a model on the hub needs is missing, or one is a symbolic link or no regular file.
     """
-    folder = WEIGHTS if model is None else Path(model).expanduser()
-    if (folder / "model").is_dir():
-        folder = folder / "model"
-    for name in ("model.safetensors", "config.json", "README.md"):
-        if not (folder / name).is_file():
+    folder = model_folder(model)
+    for name in NEEDED:
+        if not (folder / name).exists():
             raise DigitsError(f"{folder}: {name} is missing; name a run's folder, or the model/ in it")
-    return folder, sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = [*NEEDED, *(["summary.json"] if (folder / "summary.json").exists() else [])]
+    files = [member(folder, name) for name in names]
+    for file in files:
+        check_regular(file, MAX_FILE_BYTES)
+    return folder, sorted(file.relative_to(folder) for file in [*files, *pictures_in(folder / "plots")])
 
 
 def push(model: str | Path | None, repository: str, private: bool = False) -> str:
@@ -42,11 +49,12 @@ def push(model: str | Path | None, repository: str, private: bool = False) -> st
     Raises:
         DigitsError: the model is incomplete, or the hub refuses it or cannot be reached.
     """
-    folder, _ = files_to_push(model)
+    folder, files = files_to_push(model)
     api = HfApi()
     try:
         url = api.create_repo(repository, private=private, exist_ok=True)
-        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="DeepDigits")
+        names = [file.as_posix() for file in files]  # as patterns they match themselves only
+        api.upload_folder(repo_id=repository, folder_path=folder, commit_message="DeepDigits", allow_patterns=names)
     except LocalTokenNotFoundError as error:
         raise DigitsError("the hub does not know you: run `hf auth login`, or set HF_TOKEN") from error
     except (HTTPError, OSError) as error:

@@ -5,9 +5,14 @@ from `save_weights` has no configuration. In the `*.weights.h5` of Keras 3 the l
 order (conv2d, conv2d_1, ...), whatever names they had; a `.keras` file is a zip of such a file and a `config.json`.
 """
 
+import importlib.util
 import io
 import json
-import re
+import math
+import os
+import signal
+import subprocess
+import sys
 import zipfile
 from itertools import zip_longest
 from pathlib import Path
@@ -18,12 +23,18 @@ import torch
 from torch import Tensor
 
 from digits.errors import DigitsError
-from digits.files import write_atomically
+from digits.exchange.archive import open_zip
+from digits.files import parse_json, read_bounded, write_atomically
 from digits.network import BatchNorm, DeepDigits
+from digits.network.weights import load_weights
 from digits.settings.schema import DeepDigitsConfig
 
-# Of a `.keras` file's members, to stop zip bombs: real ones unpack to 20 kB, and to 32 MB with Adam's state.
-MAX_UNPACKED_BYTES = {"config.json": 10_000_000, "model.weights.h5": 500_000_000}
+MAX_BYTES = 64_000_000  # of a file: real ones have 10 MB, and 32 MB with Adam's state
+# Of a `.keras` file's members, to stop zip bombs: the configuration has 20 kB.
+MAX_UNPACKED_BYTES = {"config.json": 1_000_000, "model.weights.h5": MAX_BYTES}
+READER = Path(__file__).with_name("hdf5_reader.py")
+READER_SECONDS = 60  # for all that the reader does, on a machine that is busy; it also limits itself
+H5PY_MISSING = "files of Keras: h5py is not installed; pip install -e '.[keras]'"
 SNAKE_CASE_CLASSES = {
     "Conv2D": "conv2d",
     "BatchNormalization": "batch_normalization",
@@ -37,7 +48,6 @@ WEIGHT_NAMES = {
     "dense": ("kernel", "bias"),
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
-LayerWeights = list[tuple[str, list[Any]]]  # name and HDF5 datasets of each layer that has weights, in order
 
 
 def load_keras(path: Path) -> DeepDigits:
@@ -53,25 +63,25 @@ def load_keras(path: Path) -> DeepDigits:
     Raises:
         DigitsError: h5py is not installed, or the file is missing, damaged, not from Keras, or of another architecture.
     """
-    h5py = _import_h5py()
+    if importlib.util.find_spec("h5py") is None:  # the reader imports it, this process need not
+        raise DigitsError(H5PY_MISSING)
     if path.is_dir():  # such as TensorFlow's SavedModel
         raise DigitsError(f"{path}: a folder; of what Keras saves, .keras and .h5 are read")
-    if not path.is_file():
+    if not path.exists():
         raise DigitsError(f"{path}: no such file")
     try:
-        source, config = _open_hdf5(path)
-        with h5py.File(source, "r") as file:
-            state = _state_dict(_read_weights(file, h5py))
-            config = file.attrs.get("model_config") if config is None else config
-        settings = {} if config is None else _parse_config(json.loads(config))
+        content, config = _open_hdf5(path)
+        state, own_config = _read_hdf5(content)
+        config = own_config if config is None else config
+        settings = {} if config is None else _parse_config(parse_json(config))
+        network = DeepDigits(**settings)
+        load_weights(network, state)
     except DigitsError as error:
-        raise DigitsError(f"{path}: {error}") from error
-    except Exception as error:  # on a damaged file zipfile and h5py may raise almost anything
+        raise DigitsError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
+    except Exception as error:  # on a damaged file zipfile may raise almost anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DigitsError(f"{path}: not a file of Keras, or a damaged one: {reason}") from error
-    network = DeepDigits(**settings)
-    network.load_state_dict(state)
-    return network.eval()
+    return network
 
 
 def save_keras(path: Path, network: DeepDigits) -> None:
@@ -115,7 +125,7 @@ def _import_h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise DigitsError("files of Keras: h5py is not installed; pip install -e '.[keras]'") from error
+        raise DigitsError(H5PY_MISSING) from error
     return h5py
 
 
@@ -181,71 +191,60 @@ def _to_torch(weight: np.ndarray) -> Tensor:
 # ---- reading
 
 
-def _open_hdf5(path: Path) -> tuple[Path | io.BytesIO, bytes | None]:
-    """The HDF5 file in ``path`` or ``path`` itself; also the configuration if ``path`` is a zip of both, else None."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start == b"\x89HDF":
-        return path, None
-    if start[:2] != b"PK":
+def _open_hdf5(path: Path) -> tuple[bytes, bytes | None]:
+    """The HDF5 file that ``path`` is or has in it; also the configuration if ``path`` is a zip of both, else None."""
+    content = read_bounded(path, MAX_BYTES)
+    if content[:4] == b"\x89HDF":
+        return content, None
+    if content[:2] != b"PK":
         raise DigitsError("neither a .keras nor an .h5 file")
-    with zipfile.ZipFile(path) as archive:
+    with open_zip(path, MAX_BYTES) as archive:
         for name, limit in MAX_UNPACKED_BYTES.items():
             if name not in archive.namelist():
                 raise DigitsError(f"not a .keras file: it holds no {name}")
             size = archive.getinfo(name).file_size  # zipfile never unpacks more than this
             if size > limit:
                 raise DigitsError(f"its {name} would unpack to {size:,} bytes, more than any of this network has")
-        return io.BytesIO(archive.read("model.weights.h5")), archive.read("config.json")
+        return archive.read("model.weights.h5"), archive.read("config.json")
 
 
-def _read_weights(file: Any, h5py: Any) -> LayerWeights:
-    root = file.get("model_weights", file)
-    if "layer_names" in root.attrs:  # legacy
-        named = [(_decode(layer), root[_decode(layer)]) for layer in root.attrs["layer_names"]]
-        found = [(layer, [group[_decode(name)] for name in group.attrs["weight_names"]]) for layer, group in named]
-        return [(layer, datasets) for layer, datasets in found if datasets]
-    layers: dict[str, dict[int, dict[int, Any]]] = {}  # by class, layer number and dataset number
+def _read_hdf5(content: bytes) -> tuple[dict[str, Tensor], bytes | None]:
+    """The state dict of :class:`DeepDigits` and the configuration, if there is one, in the HDF5 file ``content``.
 
-    def collect(name: str, item: Any) -> None:
-        match = re.fullmatch(r"(?:layers|_layer_checkpoint_dependencies)/(\w+?)(?:_(\d+))?/vars/(\d+)", name)
-        if match and isinstance(item, h5py.Dataset):
-            layers.setdefault(match[1], {}).setdefault(int(match[2] or 0), {})[int(match[3])] = item
-
-    file.visititems(collect)
-    if not layers:
-        raise DigitsError("an HDF5 file, but none of Keras")
-    # TensorFlow 2.12 skips numbers (conv2d, conv2d_2, ...), so only their order within a class means anything.
-    by_kind = {
-        kind: [(f"{kind}_{n}" if n else kind, found[n]) for n in sorted(found)] for kind, found in layers.items()
-    }
-    ordered = [by_kind[kind].pop(0) for kind in _layer_classes() if by_kind.get(kind)]
-    ordered += [layer for rest in by_kind.values() for layer in rest]  # kept, so that the check names what is too much
-    return [(name, [datasets[number] for number in sorted(datasets)]) for name, datasets in ordered]
-
-
-def _decode(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
-
-
-def _state_dict(found: LayerWeights) -> dict[str, Tensor]:
-    """The state dict of :class:`DeepDigits`; shapes are checked before a dataset is read into memory."""
+    Another process reads it, in which the HDF5 library may crash or stall.
+    """
     network = DeepDigits()
     expected = _keras_weights(network)
-    values = []
-    for (name, datasets), weights in zip(found, expected.values(), strict=False):
-        shapes, wanted = [list(d.shape) for d in datasets], [list(w.shape) for w in weights.values()]
-        if shapes != wanted:
-            raise DigitsError(f"another architecture: layer {name} has weights of shape {shapes}, expected {wanted}")
-        for dataset in datasets:
-            if dataset.dtype.kind != "f" or dataset.external or dataset.is_virtual:
-                raise DigitsError(f"layer {name}: its weights are not floating-point numbers within this file")
-            values.append(_to_torch(dataset[()]))
-    for name, _ in found[len(expected) :]:
-        raise DigitsError(f"another architecture: layer {name} comes after all that are expected")
-    for name in list(expected)[len(found) :]:
-        raise DigitsError(f"another architecture: it ends where a layer as {name} is expected")
-    return dict(zip(network.state_dict(), values, strict=True))
+    shapes = {layer: [list(value.shape) for value in values.values()] for layer, values in expected.items()}
+    argument = json.dumps({"classes": _layer_classes(), "layers": [*shapes.items()]})
+    # one thread, as more take addresses; no filters from files, which a file of HDF5 may ask for by number
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
+    try:
+        result = subprocess.run(
+            [sys.executable, "-P", str(READER), argument],  # -P: no module beside it takes the place of another
+            input=content,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=READER_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError("it takes too long to read") from None
+    if result.returncode:
+        slow = -result.returncode in (getattr(signal, "SIGXCPU", None), getattr(signal, "SIGKILL", None))
+        raise ValueError("it takes too long to read" if slow else "the HDF5 library crashed on it")
+    line, _, values = result.stdout.partition(b"\n")
+    answer = parse_json(line)
+    if "error" in answer:
+        raise (ValueError if answer["damaged"] else DigitsError)(answer["error"])
+    flat = np.frombuffer(values, "<f4")
+    state: dict[str, Tensor] = {}
+    wanted = [shape for layer in shapes.values() for shape in layer]
+    for name, shape in zip(network.state_dict(), wanted, strict=True):
+        value, flat = flat[: math.prod(shape)].reshape(shape), flat[math.prod(shape) :]
+        state[name] = _to_torch(value)
+    return state, None if answer["config"] is None else answer["config"].encode()
 
 
 def _parse_config(config: dict[str, Any]) -> dict[str, float]:

@@ -6,7 +6,6 @@ The folder holds the weights, the constructor arguments and a model card.
 import contextlib
 import copy
 import io
-import json
 import logging
 import os
 import shutil
@@ -19,15 +18,18 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from digits.errors import ConfigError, DigitsError
-from digits.exchange.card import model_card
-from digits.exchange.checkpoint import load_checkpoint, load_torch_file, not_ours
+from digits.exchange.card import model_card, pictures_in
+from digits.exchange.checkpoint import check_version, not_ours, open_torch_file
 from digits.exchange.keras_file import load_keras, save_keras
 from digits.exchange.onnx_file import save_onnx
-from digits.files import move_files, temporary_beside, write_atomically
+from digits.exchange.torch_file import StoredTensor
+from digits.files import member, move_files, read_json, temporary_beside, write_atomically
 from digits.network import WEIGHTS, DeepDigits, Network, build_network
+from digits.network.deepdigits import MAX_CONFIG_BYTES
+from digits.network.weights import check_layout, load_weights, read_safetensors
 from digits.report.tables import read_summary, write_json
 from digits.settings.schema import section_of_file
 
@@ -58,7 +60,7 @@ def save_model(
             run.
     """
     check_target(folder)
-    pictures = sorted(plots.glob("*.png")) if summary and plots else []
+    pictures = pictures_in(plots) if summary and plots else []
     try:
         card = model_card(summary, network, [picture.name for picture in pictures]) if summary else ""
     except KeyError as error:
@@ -102,9 +104,20 @@ def check_target(folder: Path) -> None:
     Raises:
         DigitsError: it holds something other than a model.
     """
+    member(folder, "plots")  # or those of another folder would be replaced
     others = [path for path in folder.iterdir() if path.suffix != ".tmp"] if folder.is_dir() else []
     if others and not (folder / "model.safetensors").is_file():
         raise DigitsError(f"{folder}: is not empty and holds no model that could be replaced; name another folder")
+
+
+def model_folder(name: str | Path | None) -> Path:
+    """The folder that ``name`` names, which of a run is the `model/` in it; None: that of the package's own weights.
+
+    Raises:
+        DigitsError: the `model/` is a symbolic link.
+    """
+    path = WEIGHTS if name is None else Path(name).expanduser()
+    return member(path, "model") if (path / "model").is_dir() else path
 
 
 def load_model(name: str | Path | None = None) -> Network:
@@ -123,10 +136,8 @@ def load_model(name: str | Path | None = None) -> Network:
         return _load_torch_file(path)
     if path.suffix in (".keras", ".h5"):
         return load_keras(path)
-    if (path / "model").is_dir():  # a run's folder
-        path = path / "model"
     if path.is_dir():
-        return _load_folder(path)
+        return _load_folder(model_folder(path))
     if name is None or path.exists() or str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         kinds = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or owner/model"
         raise DigitsError(f"{path}: no model there; {kinds} is one")
@@ -177,8 +188,7 @@ def export(name: str | Path | None, target: str | Path, half: bool = False, form
         save: dict[str, Callable[[Path, Any], None]] = {"torch": save_torch, "onnx": save_onnx, "keras": save_keras}
         save[format](target, network)
         return
-    source = WEIGHTS if name is None else Path(name).expanduser()
-    source = source / "model" if (source / "model").is_dir() else source
+    source = model_folder(name)
     if target.resolve() == source.resolve():
         raise ConfigError(f"{target}: is the model itself; name another folder")
     save_model(target, network, read_summary(source), source / "plots", half)
@@ -218,42 +228,58 @@ def _load_folder(path: Path, called: str | None = None) -> Network:
     """The network in the folder ``path``, which errors name as it was ``called``."""
     where = called or path
     try:
-        for name in MODEL_FILES:
-            (path / name).open("rb").close()  # safetensors does not distinguish a missing file from an unreadable one
-        settings = json.loads((path / "config.json").read_text("utf-8"))
-        weights = load_file(path / "model.safetensors")
+        config, weights = (member(path, name) for name in MODEL_FILES)
+        for file in (config, weights):  # so that one is said to be missing, and not damaged
+            file.stat()
+        network = _build_network(read_json(config, MAX_CONFIG_BYTES), where)
+        load_weights(network, read_safetensors(weights, network))
     except FileNotFoundError as error:
         raise DigitsError(f"{where}: no model there: {Path(error.filename).name} is missing") from error
     except PermissionError as error:
         raise DigitsError(f"{error.filename}: may not be read") from error
+    except DigitsError as error:
+        raise _named(error, where) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise DigitsError(f"{where}: its config.json or model.safetensors is damaged: {error}") from error
-    return _build_network(settings, weights, where)
+    return network
 
 
 def _load_torch_file(path: Path) -> Network:
     """Load a file from :func:`save_torch` or a Lightning checkpoint, where the network is a part of the classifier."""
-    if not path.is_file():
+    if not path.exists():
         where = "; checkpoints are in runs/<name>/<time>/checkpoints/" if path.suffix == ".ckpt" else ""
         raise DigitsError(f"{path}: no such file{where}")
     exported = path.suffix == ".pt"
-    checkpoint = load_torch_file(path) if exported else load_checkpoint(path)
-    try:
-        arguments = checkpoint["config"] if exported else checkpoint["hyper_parameters"]["model"]
-        prefix = "" if exported else "network."
-        state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    except (AttributeError, KeyError, TypeError) as error:
-        raise not_ours(path) from error
-    return _build_network(arguments, state, path)
+    prefix = "" if exported else "network."
+    with open_torch_file(path) as file:
+        content: Any = file.content
+        if not exported:
+            check_version(content, path)
+        try:
+            arguments = content["config"] if exported else content["hyper_parameters"]["model"]
+            state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise not_ours(path) from error
+        network = _build_network(arguments, path)
+        tensors = {name: value for name, value in state.items() if isinstance(value, StoredTensor)}
+        check_layout(network, {name: (value.shape, value.dtype) for name, value in tensors.items()})
+        load_weights(network, file.read(tensors))
+    return network
 
 
-def _build_network(settings: Any, weights: dict[str, torch.Tensor], path: Path | str) -> Network:
+def _named(error: DigitsError, path: Path | str) -> DigitsError:
+    """``error`` of what lies at ``path`` or in it, which its line begins with."""
+    said = str(error)
+    return error if said.startswith(str(path)) else DigitsError(f"{path}: {said}")
+
+
+def _build_network(settings: Any, path: Path | str) -> Network:
+    """A network with new weights, of ``settings`` from ``path``: its class is that of the `model` config they name."""
     try:
         settings = DEFAULTS | settings
         section = section_of_file("model", str(settings["name"]))
         # types and ranges, before torch sees them
-        network = build_network(section.model_validate(settings).model_dump())
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
+        return build_network(section.model_validate(settings).model_dump())
     except ValidationError as error:
         problem = error.errors()[0]
         if problem["type"] in ("extra_forbidden", "missing"):
@@ -265,6 +291,3 @@ def _build_network(settings: Any, weights: dict[str, torch.Tensor], path: Path |
     except (AttributeError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise DigitsError(f"{path}: a model of another network: {reason}") from error
-    if not all(value.isfinite().all() for value in network.state_dict().values()):
-        raise DigitsError(f"{path}: its weights are damaged: some are NaN or infinite")
-    return network.eval()

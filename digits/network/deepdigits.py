@@ -8,10 +8,14 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from digits.errors import DigitsError
+from digits.files import member, read_json
 from digits.network.base import Network
 from digits.network.layers import BatchNorm, ChannelsLastFlatten
+from digits.network.weights import load_weights, read_safetensors
 
 WEIGHTS = Path(__file__).parents[1] / "weights"  # the pretrained weights that come with the package
+MAX_CONFIG_BYTES = 100_000  # of a config.json, which has some 100
 HUB: dict[str, Any] = {"library_name": "deepdigits", "license": "apache-2.0", "pipeline_tag": "image-classification"}
 
 
@@ -65,6 +69,25 @@ class DeepDigits(Network, PyTorchModelHubMixin, tags=["mnist", "handwritten-digi
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = WEIGHTS, **options: Any) -> Self:
-        """A trained network in evaluation mode: the package's own, a model folder, or one of the Hugging Face hub."""
+        """A trained network in evaluation mode: the package's own, a model folder, or one of the Hugging Face hub.
+
+        Raises:
+            DigitsError: its files are damaged, or hold what no network has.
+        """
+        if (folder := Path(pretrained_model_name_or_path)).is_dir() and (folder / "config.json").exists():
+            try:  # the hub's client reads it without asking what it is
+                read_json(member(folder, "config.json"), MAX_CONFIG_BYTES)
+            except ValueError as error:
+                raise DigitsError(f"{folder}: its config.json is damaged: {error}") from error
         with contextlib.redirect_stdout(None):  # huggingface_hub prints that it loads
             return super().from_pretrained(pretrained_model_name_or_path, **{"strict": True} | options)
+
+    @classmethod
+    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        """As the hub's client calls it, whose own takes any values."""
+        load_weights(model, read_safetensors(Path(model_file), model))
+        return model.to(map_location)
+
+    @classmethod
+    def _load_as_pickle(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
+        raise DigitsError(f"{model_file}: is no safetensors, and no other weights are taken from the hub")

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from digits.data.mnist_image import Gray
 from digits.errors import DigitsError
@@ -27,6 +27,9 @@ PICTURE_SUFFIXES = frozenset([  # of files that are looked for in folders; those
 MAX_PIXELS = 100_000_000  # of a decoded picture: 400 MB as RGB
 MAX_PIXELS_MULTI_COPY = 50_000_000  # where the decoder keeps several copies; phones write HEIC of 48 million pixels
 BIG_PICTURE_PIXELS = 20_000_000  # larger pictures are decoded one at a time
+MAX_SIDE = 200_000  # pixels: for each row Pillow takes memory of its own, however short the row is
+# Of a picture that Pillow decodes in Python: text for pixels, maxima other than 255, bitmaps of runs. A second or so.
+MAX_SLOW_BYTES, MAX_SLOW_PIXELS = 1_000_000, 1_000_000
 MAX_STREAM_BYTES = 300_000_000  # of a file that comes through a pipe
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF")  # not EPS, for one, which starts Ghostscript
@@ -79,6 +82,7 @@ def open_picture(source: PictureLike, longest: int, colours: bool = False) -> tu
         if isinstance(source, np.ndarray):
             return _from_image(_from_array(source), longest, colours)
         if isinstance(source, Image.Image):
+            _check_size(source)
             with _load_lock, _pillow_errors():  # it may read its file only now, which two threads must not do at once
                 source.load()
             return _from_image(source, longest, colours)
@@ -249,6 +253,25 @@ def _check_size(image: Image.Image) -> None:
         raise DigitsError("has no pixels")
     if image.width * image.height > limit:
         raise _too_big(limit, f"{image.width:,} x {image.height:,} pixels, ")
+    _check_sides(*image.size)
+    _check_decoder(image)
+
+
+def _check_sides(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise DigitsError(f"is too long to be read: {width:,} x {height:,} pixels, a side over {MAX_SIDE:,}")
+
+
+def _check_decoder(image: Image.Image) -> None:
+    if not any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", [])):  # those in Python are kept there
+        return
+    file = cast(ImageFile.ImageFile, image).fp
+    size = file.seek(0, io.SEEK_END) if file is not None else 0
+    if size > MAX_SLOW_BYTES or image.width * image.height > MAX_SLOW_PIXELS:
+        raise DigitsError(
+            f"is of a kind that takes long to decode, and has more than {MAX_SLOW_BYTES // 1_000_000} MB or "
+            f"{MAX_SLOW_PIXELS // 1_000_000} million pixels; save it as PNG"
+        )
 
 
 def _too_big(limit: int, size: str = "") -> DigitsError:
@@ -267,6 +290,7 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         raise DigitsError(f"is of type {array.dtype}; a picture's is bool, an integer or a float")
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise _too_big(MAX_PIXELS, f"{array.shape[1]:,} x {array.shape[0]:,} pixels, ")
+    _check_sides(array.shape[1], array.shape[0])
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.dtype == bool:

@@ -3,11 +3,12 @@
 import argparse
 import contextlib
 import functools
+import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
@@ -20,12 +21,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from digits.errors import ConfigError
 from digits.settings.grid import Axis, Grid, prefix_of
+from digits.settings.refusals import check_size, check_values, message_of, refusing
 from digits.settings.schema import Config, check
 from digits.settings.targets import add_config_dir, config_dirs
+from digits.settings.wording import one_line
 
 # `conf/train.yaml` names it; here, and not in a file, as it has no settings of its own
 _GRID = {"_target_": "hydra_plugins.deepdigits.GridSweeper", "params": None}
@@ -41,18 +43,14 @@ def check_command_line(arguments: list[str]) -> None:
         ConfigError: an override that Hydra cannot parse or place, or a setting that
             :func:`~digits.settings.schema.check` refuses; one line that names the key and what is allowed.
     """
-    options, unknown = get_args_parser().parse_known_args(arguments)
-    if unknown:
-        if unknown[0].startswith("-"):
-            raise ConfigError(f"{unknown[0]}: no such option; --help lists them")
-        raise ConfigError(f"{unknown[0]}: overrides stand together; put -m before or behind all of them")
+    options = _options(arguments)
     if options.config_dir:
         add_config_dir(options.config_dir)
     if options.help or options.hydra_help or options.info or options.shell_completion:
         return
     if _is_of_another(options):
         return  # its jobs are checked when they start
-    try:
+    with refusing(options.overrides):
         if options.multirun:
             parsed = _parse(options.overrides)
             hydras = [override.key_or_group.startswith("hydra") for override in parsed]
@@ -60,12 +58,46 @@ def check_command_line(arguments: list[str]) -> None:
             plan(
                 *([word for word, is_his in zip(words, hydras, strict=True) if is_his == his] for his in (True, False))
             )
-            return
-        overrides = _parse(options.overrides)
-        with _hydra():
-            check_settings(compose("train", [_forced(override) for override in overrides]))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
-        raise ConfigError(message_of(error)) from error
+        else:
+            configure(options.overrides)
+            if options.cfg and options.package:
+                _check_package(options)
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's options and the overrides in ``arguments``; raises ConfigError for what goes with nothing else there."""
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(message)
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]  # argparse prints its usage too
+    options, unknown = parser.parse_known_args([*arguments])
+    if unknown:
+        if unknown[0].startswith("-"):
+            raise ConfigError(f"{unknown[0]}: no such option; --help lists them")
+        raise ConfigError(f"{unknown[0]}: overrides stand together; put -m before or behind all of them")
+    for word in options.overrides:
+        check_size(word)
+    modes = {"run": options.run, "multirun": options.multirun, "cfg": options.cfg, "info": options.info}
+    asked = [f"--{name}" for name, value in modes.items() if value]
+    if len(asked) > 1:
+        raise ConfigError(f"{' and '.join(asked)}: do not go together")
+    if options.resolve and not options.cfg:
+        raise ConfigError("--resolve: goes with --cfg only")
+    if options.experimental_rerun:  # Hydra would run whatever is pickled in that file
+        raise ConfigError("--experimental-rerun: is not supported; the same command again goes on with a run")
+    if options.shell_completion and "COMP_LINE" not in os.environ and options.overrides[:1] == ["query=bash"]:
+        raise ConfigError("-sc query=bash: is for the shell to call; -sc install=bash prints how")
+    return options
+
+
+def _check_package(options: argparse.Namespace) -> None:
+    """Raise ConfigError if there is no section of the name that `--cfg` is to print alone."""
+    with _hydra():
+        overrides = [_forced(override) for override in _parse(options.overrides)]
+        if OmegaConf.select(compose("train", overrides, return_hydra_config=True), options.package) is None:
+            raise ConfigError(f"--package {options.package}: no such section of the settings")
 
 
 def settings_for_help(arguments: list[str]) -> DictConfig | None:
@@ -74,16 +106,13 @@ def settings_for_help(arguments: list[str]) -> DictConfig | None:
     Raises:
         ConfigError: as above, but whether the values are allowed is not checked.
     """
-    options, _ = get_args_parser().parse_known_args(arguments)
+    options = _options(arguments)
     if not options.help or options.hydra_help or _is_of_another(options):
         return None
-    try:
-        with _hydra():
-            overrides = _parse(options.overrides, GlobalHydra.instance().config_loader())
-            words = [Axis(override).forced(0) if options.multirun else _forced(override) for override in overrides]
-            return compose("train", [override.removeprefix("++") for override in words])
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(message_of(error)) from error
+    with refusing(options.overrides), _hydra():
+        overrides = _parse(options.overrides, GlobalHydra.instance().config_loader())
+        words = [Axis(override).forced(0) if options.multirun else _forced(override) for override in overrides]
+        return compose("train", [override.removeprefix("++") for override in words])
 
 
 def plan(hydras: Sequence[str], overrides: Sequence[str]) -> Grid:
@@ -92,10 +121,8 @@ def plan(hydras: Sequence[str], overrides: Sequence[str]) -> Grid:
     Raises:
         ConfigError: as above.
     """
-    try:
+    with refusing([*hydras, *overrides]):
         return _plan((*hydras, *overrides), tuple(config_dirs()))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
-        raise ConfigError(message_of(error)) from error
 
 
 @functools.lru_cache(maxsize=1)  # the check of the command line asks for it, then the sweeper
@@ -106,7 +133,10 @@ def _plan(overrides: tuple[str, ...], folders: tuple[Path, ...]) -> Grid:
         own = [override for override in parsed if not override.is_sweep_override()]
         sweeper = compose("train", [*map(_forced, own)], return_hydra_config=True).hydra.sweeper
         named = {override.key_or_group for override in parsed}
-        params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items() if key not in named]
+        given = sweeper.get("params") or {}
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"hydra.sweeper.params={given}: allowed are keys with their values, {{KEY: VALUES}}")
+        params = [f"{key}={value}" for key, value in given.items() if key not in named]
         parsed = [*_parse(params, loader), *parsed]
         for override in parsed:
             if sweeper.get("_target_") == _GRID["_target_"] and isinstance(override.value(), IntervalSweep):
@@ -116,12 +146,10 @@ def _plan(overrides: tuple[str, ...], folders: tuple[Path, ...]) -> Grid:
 
 def configure(overrides: list[str]) -> Config:
     """The configuration that `python train.py OVERRIDES` would run; raises ConfigError as above."""
-    try:
+    with refusing(overrides):
         parsed = _parse(overrides)
         with _hydra():
             return check_settings(compose("train", [_forced(override) for override in parsed]))
-    except (HydraException, OmegaConfBaseException, ValueError) as error:  # ValueError: a group set to null
-        raise ConfigError(message_of(error)) from error
 
 
 @contextlib.contextmanager
@@ -145,12 +173,14 @@ def _is_of_another(options: argparse.Namespace) -> bool:
 def _parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list[Override]:
     parser = OverridesParser.create(config_loader=loader)
     for text in overrides:
+        check_size(text)
         try:
-            parser.parse_override(text)
+            check_values(parser.parse_override(text))
         except HydraException as error:
             key, equals, value = text.partition("=")
             if not equals or not re.search(r"[\s=/]", value):
-                raise
+                said = message_of(error)
+                raise ConfigError(said if text in said else f"{one_line(text, 100)}: {said}") from error
             quoted = shlex.quote(f'{key}="{value.strip(chr(34))}"')
             raise ConfigError(
                 f"{text}: Hydra gives some characters a meaning of their own; a path with them is quoted twice, for "
@@ -161,10 +191,8 @@ def _parse(overrides: Sequence[str], loader: ConfigLoader | None = None) -> list
 
 def check_settings(settings: DictConfig) -> Config:
     """The composed ``settings`` as a :class:`~digits.settings.schema.Config`; raises ConfigError."""
-    try:
+    with refusing([]):
         return check(_resolved(settings))
-    except OmegaConfBaseException as error:
-        raise ConfigError(message_of(error)) from error
 
 
 def _composed(overrides: list[str]) -> dict[str, Any]:
@@ -177,13 +205,3 @@ def _resolved(settings: DictConfig) -> dict[str, Any]:
 
 def _forced(override: Override) -> str:
     return prefix_of(override) + (override.input_line or "")
-
-
-def message_of(error: Exception) -> str:
-    """What Hydra or OmegaConf says is wrong, on one line, without its search path."""
-    if isinstance(error, MissingMandatoryValue):
-        return f"{error.full_key}: a value is needed"
-    text = str(error) or str(error.__cause__)
-    text = re.split(r"\n\s*Config search path|\n\s*full_key|\n\s*See https?:", text)[0]
-    text = re.sub(r"\.?\nTo", ". To", text).replace("'++", "'")  # what _forced put before the key
-    return re.sub(r"\s+", " ", text).strip()

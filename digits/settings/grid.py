@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,9 +11,9 @@ from hydra.core.override_parser.types import IntervalSweep, Override, OverrideTy
 
 from digits.errors import ConfigError
 from digits.settings.compare import FREE, deciding, flat
+from digits.settings.refusals import GROUPS, MAX_VALUES
 from digits.settings.schema import Config
 
-GROUPS = {"data", "model", "recipe", "trainer", "logger", "experiment"}  # of `conf/`; hydra's have a slash
 Compose = Callable[[list[str]], dict[str, Any]]  # overrides to the plain settings that they make
 Check = Callable[[dict[str, Any]], Config]
 
@@ -89,6 +90,8 @@ class Grid:
     def __init__(self, overrides: list[Override], compose: Compose, check: Check) -> None:
         last = {override.get_key_element(): override for override in overrides}
         self.axes = [Axis(override) for override in last.values() if not override.is_delete()]
+        if (jobs := math.prod(len(axis.texts) for axis in self.axes)) > MAX_VALUES:
+            raise ConfigError(f"a sweep of {jobs:,} jobs: at most {MAX_VALUES:,} are planned")
         self.removed = [str(override.input_line) for override in last.values() if override.is_delete()]
         self.groups = [axis for axis in self.axes if axis.is_group]
         plain = [axis for axis in self.axes if not axis.is_group]

@@ -9,7 +9,7 @@ from digits.errors import ConfigError
 from digits.settings.targets import check_object, load_class, section_for, target_of
 from digits.settings.trainer import TrainerConfig
 from digits.settings.types import Count, Folder, NotNegative, Positive, Section, Share
-from digits.settings.wording import explain
+from digits.settings.wording import explain, one_line
 
 TRAINING_IMAGES = {"mnist": 60_000, "mnist5k": 4_000, "fashion_mnist": 60_000, "kmnist": 60_000}  # known unread
 
@@ -32,6 +32,12 @@ class DataConfig(Section, extra="allow"):
         0.0,
         description="letters, signs, scribbles and the like, to learn doubt from: so many for each image to train on",
     )
+    pictures: Folder | None = Field(
+        None,
+        description="a folder of your own pictures, in sub-folders 0 to 9, to train on too, in each batch; null: none",
+    )
+    pictures_share: Share = Field(0.25, description="share of each batch that they have, none of them twice")
+    pictures_held_out: Share = Field(0.2, description="share of them, of each digit, that is not trained on; 0: none")
     test_each_epoch: bool = Field(
         description="score the test split after each epoch, in place of a validation split: needs data.val_size=0"
     )
@@ -74,6 +80,11 @@ class ModelConfig(Section, extra="allow"):
     name: str = Field(description="that of its file, of the group model")
     temperature: Positive = Field(
         description="divides the logits before the softmax; fitted after the training if images are held out for it"
+    )
+    weights: Annotated[str | None, Field(min_length=1), "a model or null"] = Field(
+        None,
+        description="trained weights to go on from: package for those that come along, a run's or a model's folder, "
+        "a file of weights, or owner/model on the Hugging Face hub; null: new ones",
     )
 
 
@@ -181,7 +192,7 @@ def check(settings: dict[str, Any]) -> Config:
         kind = config_for(settings)
         config = kind.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError(explain(kind, error.errors()[0])) from None
+        raise ConfigError(one_line(explain(kind, error.errors()[0]))) from None
     _check_objects(config)
     return config
 

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from digits.errors import ConfigError, DigitsError
-from digits.settings.wording import explain
+from digits.settings.wording import explain, one_line
 
 _package = Path(__file__).resolve().parent.parent
 # Hydra's files. The wheel carries them inside of the package; in a checkout they lie beside it.
@@ -158,12 +158,13 @@ def target_of(group: str, name: str) -> Any:
     Raises:
         ConfigError: there is no such file, or it is damaged.
     """
-    file = f"{name}.yaml"
-    path = next((folder / group / file for folder in _folders if (folder / group / file).is_file()), None)
-    if path is None or not re.fullmatch(r"\w[\w-]*", name):  # no path out of the group
+    paths = [folder / group / f"{name}.yaml" for folder in _folders]
+    # a word, so no path out of the group, and no longer than a file's name can be
+    path = next(filter(Path.is_file, paths), None) if re.fullmatch(r"\w[\w-]{0,99}", name) else None
+    if path is None:
         raise ConfigError(
-            f"{group}={name}: no such file of the group; there are {', '.join(names(group))}; --config-dir FOLDER "
-            f"takes those of FOLDER/{group}/ too"
+            f"{group}={one_line(name, 100)}: no such file of the group; there are {', '.join(names(group))}; "
+            f"--config-dir FOLDER takes those of FOLDER/{group}/ too"
         )
     try:
         content = _content(path, path.stat().st_mtime_ns)

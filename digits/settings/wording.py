@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+MIN_LIKENESS = 0.7  # of two names, as difflib measures it: "sed" and "seed" have 0.86, "kernel" and "keep" 0.6
+
 
 def allowed(field: FieldInfo) -> str:
     """What a value of ``field`` may be: "a whole number from 1 or null"."""
@@ -48,9 +50,12 @@ def explain(config: type[BaseModel], problem: Any) -> str:
         said, section = allowed(field), section_of(field)
     key = ".".join(path)
     if problem["type"] == "extra_forbidden" and section is not None:
-        key = ".".join(map(str, problem["loc"]))
+        key, value = ".".join(map(str, problem["loc"])), problem["input"]
+        while isinstance(value, dict) and len(value) == 1:  # train.max_epochs=3, where there is no section train
+            ((name, value),) = value.items()
+            key += f".{name}"
         hint = f"did you mean {close}? " if (close := _closest(config, key)) else ""
-        return f"{key}={problem['input']!r}: no such setting; {hint}allowed here: {', '.join(section.model_fields)}"
+        return f"{key}={value!r}: no such setting; {hint}allowed here: {', '.join(section.model_fields)}"
     if problem["type"] == "missing":
         return f"{key}: a value is needed: {said}"
     if problem["type"] == "value_error":
@@ -58,11 +63,32 @@ def explain(config: type[BaseModel], problem: Any) -> str:
     return f"{key}={problem['input']!r}: allowed is {said}"
 
 
+def setting_that_takes(config: type[BaseModel], section: str, value: str) -> str | None:
+    """The setting in the ``section`` of ``config`` that may be the word ``value``: for gpu trainer.accelerator."""
+    if section not in config.model_fields or (inner := section_of(config.model_fields[section])) is None:
+        return None
+    fields = fields_of(inner, f"{section}.")
+    return next((key for key, field in fields if value in _allowed(field.annotation, ()) and value != "null"), None)
+
+
+def one_line(text: str, most: int = 1000) -> str:
+    """``text`` without what moves a terminal's cursor, in place of which its codes stand, and its middle if long."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return shown if len(shown) <= most else f"{shown[: most // 2]} ... {shown[-most // 4 :]}"
+
+
 def _closest(config: type[BaseModel], key: str) -> str | None:
-    """The key that was probably meant: one of the same name in another section, or one that is spelled alike."""
-    known = [known for known, _ in fields_of(config)]
-    elsewhere = [other for other in known if other.split(".")[-1] == key.split(".")[-1]]
-    return next(iter(elsewhere or difflib.get_close_matches(key, [*known, *config.model_fields], 1)), None)
+    """The key that was probably meant: one of the same name in another section, or one whose name is spelled alike."""
+    section, _, name = key.rpartition(".")
+    known: dict[str, list[str]] = {}
+    for other, _ in fields_of(config):
+        above, _, last = other.rpartition(".")
+        known.setdefault(last, []).append(other)
+        if above.count("."):  # a section within one, as recipe.augmentation
+            known.setdefault(above.rpartition(".")[2], []).append(above)
+    alike = [name] if name in known else difflib.get_close_matches(name, known, 1, MIN_LIKENESS)
+    found = known[alike[0]] if alike else []
+    return next((one for one in found if one.rpartition(".")[0] == section), next(iter(found), None))
 
 
 def _allowed(kind: Any, limits: Iterable[Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from digits.report.tables import one_line
+from digits.errors import one_line
 from digits.settings.compare import RECORD, deciding
 from digits.sweep.status import FILE, Status
 
@@ -72,7 +72,7 @@ def read_job(folder: Path) -> Job:
     except FileNotFoundError:
         summary, state, written = {}, FAILED, 0.0
         reason = "no summary.json: the job ended before it could write one"
-    except (ValueError, AttributeError, OSError) as error:
+    except (ValueError, AttributeError, OSError, RecursionError) as error:
         summary, state, written = {}, FAILED, math.inf
         reason = f"summary.json is damaged: {error}"
     if status.works:

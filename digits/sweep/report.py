@@ -6,6 +6,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from hydra._internal.utils import get_args_parser
 from rich import box
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from digits.errors import DigitsError
+from digits.errors import DigitsError, printable
 from digits.files import write_atomically
 from digits.report.next_steps import next_steps, seen_from_here
 from digits.report.tables import DATASETS
@@ -64,19 +65,19 @@ def report(folders: Sequence[Path], console: Console | None = None) -> int:
     settings, ranked = settings_of(jobs), ranks(jobs)
     heading, sentence = counts(jobs, missing), verdict(settings) if ranked else NOT_RANKED
     written = _write(folders[0], jobs, settings, heading, sentence, ranked)  # first: a pipe may end what is printed
-    console.print(Text(f"\n{heading}", style="bold"))
+    console.print(Text(f"\n{printable(heading)}", style="bold"))
     console.print(_table(settings, console))
     if sentence:
-        console.print(Text(sentence))
+        console.print(Text(printable(sentence)))
     for job in open_jobs[:MOST_ROWS]:
         style = "" if job.state == RUNNING else "red"
-        console.print(Text(f"{job.name} {job.state}" + f": {job.reason}" * bool(job.reason), style=style))
+        console.print(Text(printable(f"{job.name} {job.state}" + f": {job.reason}" * bool(job.reason)), style=style))
     if any(job.summary.get("dataset") == "mnist-5k" for job in jobs):
         console.print(Text(f"*** {DATASETS['mnist-5k']} ***", style="bold yellow"))
     console.print(Text(f"{', '.join(written)} are in:\n{folders[0]}"), soft_wrap=True)
     if ranked and settings[0].completed:
         for line in best_lines(folders, settings[0]):
-            console.print(Text(line), soft_wrap=True)
+            console.print(Text(printable(line)), soft_wrap=True)
     return missing + len(open_jobs)
 
 
@@ -118,12 +119,12 @@ def _table(settings: Sequence[Setting], console: Console) -> Table:
     if sum(widths) > console.width and columns:
         columns = {"setting": [setting.words() for setting in shown[:MOST_ROWS]]}
     for name in [*columns, *figures]:
-        table.add_column(
-            Text(name), overflow="fold", no_wrap=name in figures, justify="right" if name in figures else "left"
-        )
+        side: Literal["left", "right"] = "right" if name in figures else "left"
+        table.add_column(Text(printable(name)), overflow="fold", no_wrap=name in figures, justify=side)
     for setting, *cells in zip(shown, *columns.values(), *figures.values(), strict=False):
         done = all(job.state in (COMPLETED, PRUNED) for job in setting.jobs)
-        table.add_row(*map(Text, cells), style="" if done else "red")  # as Text: Rich would take "[1]" for markup
+        shown_cells = [Text(printable(cell)) for cell in cells]  # as Text: Rich would take "[1]" for markup
+        table.add_row(*shown_cells, style="" if done else "red")
     if len(shown) > MOST_ROWS:
         table.caption = f"and {len(shown) - MOST_ROWS} more, in sweep.csv"
     return table

@@ -75,11 +75,29 @@ def test_an_unknown_key_is_named_with_what_is_allowed_in_its_place(override):
         ("batch_size", "data.batch_size"),  # without its section
         ("model.learning_rate", "recipe.learning_rate"),
         ("sed", "seed"),
+        ("overfit_batches", "trainer.overfit_batches"),
+        ("train.overfit_batches", "trainer.overfit_batches"),  # in a section that there is not
+        ("augmentation", "recipe.augmentation"),
     ],
 )
 def test_a_mistyped_key_is_answered_with_the_one_that_was_meant(typed: str, meant: str):
     with pytest.raises(ConfigError, match=rf"did you mean {meant}\?"):
         check_command_line([f"{typed}=1"])
+
+
+@pytest.mark.parametrize("typed", ["train", "recipe.lr", "model.kernel", "trainer.gpus"])
+def test_a_key_that_resembles_none_is_answered_with_no_guess(typed: str):
+    with pytest.raises(ConfigError, match="no such setting; allowed here") as error:
+        check_command_line([f"{typed}=1"])
+    assert "did you mean" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("trainer=gpu", "trainer.accelerator=gpu"), ("recipe=adam", "recipe.optimizer=adam")]
+)
+def test_a_value_that_is_given_to_a_group_is_answered_with_the_setting_that_takes_it(typed: str, meant: str):
+    with pytest.raises(ConfigError, match=rf"^{typed}: no such file of the group; did you mean {meant}\?"):
+        check_command_line([typed])
 
 
 @pytest.mark.parametrize("override", ["experiment=fast", "experiment=null", "data=cifar10"])
@@ -94,6 +112,40 @@ def test_what_hydra_cannot_read_is_one_line(override):
         check_command_line([override])
     assert "\n" not in str(error.value)
     assert "++" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["data=[1]"], r"data=\[1\]: data is a group, which takes the name of a file: fashion_mnist, folder"),
+        (["-m", "data=[1],mnist"], r"data=\[1\],mnist: data is a group"),
+        (["experiment=null"], "experiment=null: experiment is a group"),
+        (["hydra=1"], "hydra=1: hydra is a group"),
+        (["hydra/launcher=nope"], "hydra/launcher=nope: no such file of the group"),
+        (["model.name=" + "x" * 5_000], "no such file of the group"),  # longer than a file's name can be
+        (["+=x"], r"\+=x: names no setting"),
+        ([""], "an empty word"),
+        (["name=\x1b[31m"], r"name=\\x1b\[31m: token recognition error"),  # which would colour the terminal
+        (["seed=" + "[" * 300 + "]" * 300], "brackets are nested more than 12 deep"),
+        (["name=" + "x" * 30_000], "longer than 20,000 characters"),
+        (["model=${oc.decode:1}"], "Error resolving interpolation"),
+        (["data.batch_size=${nope}"], "data.batch_size: Interpolation key 'nope' not found"),
+        (["seed=${seed}"], "seed: Recursive interpolation"),
+        (["hydra.job.num=x"], "Error merging override hydra.job.num=x: Value 'x'"),
+        (["-m", "hydra.sweeper.params=1"], "hydra.sweeper.params=1: allowed are keys with their values"),
+        (["-m", "seed=range(0,1000000000)"], r"range\(0,1000000000\): more than 10,000 values"),
+        (["-m", "seed=range(0,101)", "model.l2=range(0,100)"], "a sweep of 10,100 jobs"),
+        (["--cfg", "all", "-m", "seed=1,2"], "--multirun and --cfg: do not go together"),
+        (["--resolve"], "--resolve: goes with --cfg only"),
+        (["--cfg", "x"], "invalid choice: 'x'"),
+        (["--experimental-rerun", "x"], "--experimental-rerun: is not supported"),
+        (["-sc", "query=bash"], "is for the shell to call"),
+    ],
+)
+def test_what_hydra_cannot_take_is_one_line_that_names_it(arguments: list[str], said: str):
+    with pytest.raises(ConfigError, match=said) as error:
+        check_command_line(arguments)
+    assert str(error.value).isprintable() and len(str(error.value)) < 1100
 
 
 def test_validation_and_batch_must_leave_something_to_train_on():
