@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from digits import __version__
-from digits.errors import ConfigError, DigitsError
+from digits.errors import ConfigError, DigitsError, printable
 from digits.settings.usage import COMMANDS, PROGRAM
 
 MODEL = "a run's folder, a model's folder, a *.ckpt, *.pt, *.keras or *.h5, or owner/model on the Hugging Face hub"
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes it at exit
         return 141  # as of a program that SIGPIPE ends
     except (DigitsError, OSError) as error:
-        print(f"digits: {error}", file=sys.stderr)
+        print(f"digits: {printable(error)}", file=sys.stderr)
         return getattr(error, "exit_status", 1)
     except KeyboardInterrupt:
         print("digits: interrupted", file=sys.stderr)
@@ -139,7 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_push)
 
     command = add("demo")
-    command.add_argument("--host", help="0.0.0.0 is for other machines too (default: 127.0.0.1)")
+    command.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        help="0.0.0.0 is for other machines too (default: 127.0.0.1); given again: a name by which the page is asked "
+        "for, beside addresses and localhost",
+    )
     command.add_argument("--port", type=int, help="default: 7860")
     add_model(command)
     command.add_argument("--open", action="store_true", help="show it in the browser")
@@ -226,7 +232,7 @@ def _refuse_surplus(options: argparse.Namespace) -> None:
 
 def _demo(options: argparse.Namespace) -> None:
     if options.space:
-        if options.host is not None or options.port is not None or options.open:
+        if options.host or options.port is not None or options.open:
             raise ConfigError("--space: serves nothing, so --host, --port and --open do not go with it")
         from digits.demo.space import write_space
 
@@ -236,7 +242,7 @@ def _demo(options: argparse.Namespace) -> None:
         from digits.demo import serve
 
         port = 7860 if options.port is None else options.port  # Gradio's own
-        serve(options.host or "127.0.0.1", port, options.model, options.open)
+        serve(options.host or ["127.0.0.1"], port, options.model, options.open)
 
 
 def _tpu_check(options: argparse.Namespace) -> None:

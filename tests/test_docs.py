@@ -169,6 +169,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in ("photo.jpg", "page.jpg", "scans/photo.jpg"):
         (folder / file).parent.mkdir(exist_ok=True)
         shutil.copy(picture, folder / file)
+    (folder / "handwriting" / "5").mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "thick_pen.jpg", folder / "handwriting" / "5")
     (folder / "labelled" / "2").mkdir(parents=True)
     shutil.copy(picture, folder / "labelled" / "2")
     for run in ("mine", "more"):

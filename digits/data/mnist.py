@@ -12,6 +12,7 @@ import hashlib
 import logging
 import queue
 import threading
+import zlib
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -122,7 +123,11 @@ def load_mnist(data_dir: Path, name: str = "mnist") -> DigitSet:
             f"{kind.__name__}'s files cannot be kept under data.data_dir={data_dir}: {error}; mend that (permission, "
             "free space) or name another folder with data.data_dir=... (digits evaluate: --data-dir)"
         ) from error
-    train_images, train_labels, test_images, test_labels = (_parse_idx(files[f"{file}.gz"]) for file in _FILES)
+    parts = {file: _parse_idx(f"{raw / file}.gz", files[f"{file}.gz"]) for file in _FILES}
+    train_images, train_labels, test_images, test_labels = parts.values()
+    for images, labels in ((train_images, train_labels), (test_images, test_labels)):
+        if images.shape != (len(labels), 28, 28) or not len(labels) or labels.dim() != 1 or labels.max() > 9:
+            raise DigitsError(f"{raw}: holds no images of 28 x 28 pixels with a label from 0 to 9 for each")
     classes = DIGIT_NAMES if name == "mnist" else tuple(kind.classes)
     return DigitSet(name, train_images, train_labels.long(), test_images, test_labels.long(), classes)
 
@@ -142,11 +147,25 @@ def load_mnist5k() -> DigitSet:
     return DigitSet("mnist-5k", images[:4000], labels[:4000], images[4000:], labels[4000:])
 
 
-def _parse_idx(content: bytes) -> Tensor:
-    """The uint8 tensor in an IDX file: byte 3 is the number of dimensions, and their big-endian sizes follow."""
-    dimensions = content[3]
-    shape = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * dimensions).view(shape)
+def _parse_idx(where: str, content: bytes) -> Tensor:
+    """The uint8 tensor in an IDX file: byte 3 is the number of dimensions, and their big-endian sizes follow.
+
+    Raises:
+        DigitsError: it is none, whatever its checksum; the line begins ``where`` the file is.
+    """
+    try:
+        dimensions = content[3]
+        shape = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
+        return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * dimensions).view(shape)
+    except (IndexError, ValueError, RuntimeError) as error:
+        raise DigitsError(f"{where}: is no IDX file of bytes: {' '.join(str(error).split())}") from error
+
+
+def _unpack(path: Path, content: bytes) -> bytes:
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DigitsError(f"{path}: is no gzip file: {error}") from error
 
 
 def _md5(content: bytes) -> str:
@@ -166,7 +185,7 @@ def _read_intact(packed: Path, md5: str, damaged: dict[Path, str]) -> bytes | No
         except (FileNotFoundError, NotADirectoryError):
             continue
         if _md5(content) == expected:
-            return gzip.decompress(content) if path == packed else content
+            return _unpack(path, content) if path == packed else content
         if path not in damaged:
             damaged[path] = f"{path} is damaged (MD5 of its {len(content):,} bytes: {_md5(content)}, not {expected})"
             log.warning("%s: looking for another copy", damaged[path])
@@ -192,7 +211,7 @@ def _download(path: Path, md5: str, mirrors: list[str], damaged: dict[Path, str]
             content = _receive_body(response, path.name)
             if _md5(content) == md5:
                 write_atomically(path, content)
-                return gzip.decompress(content)
+                return _unpack(path, content)
             wrong[mirror] = f"sent {len(content):,} bytes that are not {path.name}"
     state = damaged.get(path) or damaged.get(path.with_suffix("")) or f"{path} is missing"
     reasons = "; ".join(f"{mirror} {reason}" for mirror, reason in (wrong | unreachable).items())

@@ -1,19 +1,23 @@
 """MNIST as a LightningDataModule: whole batches, gathered from uint8 images on the network's device."""
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from digits.data.mnist import DIGIT_NAMES, DigitSet, load_digits
+from digits.data.sampling import BatchSampler, split_each_class, stratified_split
 from digits.data.synthetic import synthetic_digits
 from digits.errors import ConfigError
 from digits.settings.targets import construct, load_class
 
+log = logging.getLogger("digits")
 EVAL_BATCH_SIZE = 2_500  # images: faster than training's batch size, and MNIST's splits are multiples of it
 PADDING = -1  # label of an image that only fills up a batch to be evaluated; the loss skips it by ignore_index
 Batch = dict[str, Tensor]  # "image": uint8 (N, 28, 28), 255 = ink; "label": int64 (N,), 0 to 9 or PADDING
@@ -51,59 +55,17 @@ class DigitDataset(Dataset[Batch]):
         return indices.to(self.images.device)
 
 
-class BatchSampler(Sampler[Tensor]):
-    """Yields the indices of each global batch, int32 (batch_size,).
-
-    With a ``seed`` they are shuffled, differently in each epoch and the same in each run, and an incomplete last batch
-    is dropped, as Keras's ``steps_per_epoch`` does. Without one they come in order, and an incomplete last batch is
-    padded with -1: batches of a single size are compiled only once, and can be sharded equally.
-    """
-
-    def __init__(self, size: int, batch_size: int, seed: int | None = None) -> None:
-        self.size = size
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-        self._done = 0  # how many are left out, once
-
-    def skip(self, batches: int) -> None:
-        """Begin the next pass behind so many batches, as a run does that is resumed within an epoch."""
-        self._done = batches
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch, so a resumed run shuffles as an uninterrupted one would."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size // self.batch_size if self.seed is not None else -(-self.size // self.batch_size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if self.seed is None:
-            order = torch.full((len(self) * self.batch_size,), -1, dtype=torch.int32)
-            order[: self.size] = torch.arange(self.size)
-        else:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-            order = torch.randperm(self.size, generator=generator).int()
-        done, self._done = self._done, 0
-        yield from order.split(self.batch_size)[done : len(self)]
-
-
-def stratified_split(labels: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices of the training and of the ``val_size`` validation images; each class keeps its share in both."""
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    by_class = order[labels[order].argsort(stable=True)]
-    held_out = torch.zeros(len(labels), dtype=torch.bool)
-    held_out[torch.arange(val_size) * len(labels) // max(val_size, 1)] = True  # evenly spaced over the classes
-    return by_class[~held_out].sort().values, by_class[held_out].sort().values
-
-
-SPLITTING = {
+SPLITTING = {  # what is done with images that have been read
     "batch_size",
     "val_size",
     "synthetic",
     "outliers",
+    "pictures",
+    "pictures_share",
+    "pictures_held_out",
     "test_each_epoch",
-}  # what is done with images that have been read
+}
+FEW_PICTURES = 10  # of somebody's own: with fewer, little can be learned of a hand
 _read: dict[str, DigitSet] = {}  # those that were read last, if they may be needed again
 
 
@@ -118,6 +80,10 @@ class DigitDataModule(L.LightningDataModule):
         val_size: number of training images held out for validation, stratified by class; 0 for none.
         synthetic: number of synthetic digits, in forms and shapes rare in MNIST, per training image; 0 for none.
         outliers: number of images of no digit per training image, see :mod:`digits.data.outliers`; 0 for none.
+        pictures: folder of somebody's own pictures. It takes a reader to read them, which this module has none of: what
+            sets it up does so and hands the digits to :meth:`add_pictures`.
+        pictures_share: of each batch to train on, for those; less where that would be more than there are.
+        pictures_held_out: share of those that is not trained on.
         test_each_epoch: evaluate on the test split after each epoch, instead of on a validation split.
         offline_fallback: use the embedded digits if MNIST is not there and cannot be downloaded.
         seed: for the validation split, the order of the training images, and the drawn images.
@@ -131,6 +97,9 @@ class DigitDataModule(L.LightningDataModule):
         val_size: float,
         synthetic: float = 0.0,
         outliers: float = 0.0,
+        pictures: str | None = None,
+        pictures_share: float = 0.25,
+        pictures_held_out: float = 0.2,
         test_each_epoch: bool = False,
         seed: int = 0,
         eval_batch_size: int | None = None,
@@ -141,10 +110,15 @@ class DigitDataModule(L.LightningDataModule):
         self.val_size = val_size
         self.synthetic = synthetic
         self.outliers = outliers
+        self.pictures = pictures
+        self.pictures_share = pictures_share
+        self.pictures_held_out = pictures_held_out
         self.test_each_epoch = test_each_epoch
         self.seed = seed
         self.eval_batch_size = eval_batch_size
         self.digits: DigitSet | None = None
+        self.own_images = self.own_in_batch = 0  # own pictures to train on, the last ones of `train`, and in a batch
+        self.own_held_out: DigitDataset | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Read the files and split them; the second call does nothing.
@@ -183,8 +157,39 @@ class DigitDataModule(L.LightningDataModule):
         self.val = DigitDataset(digits.train_images[val], digits.train_labels[val])
         self.test = DigitDataset(digits.test_images, digits.test_labels)
 
+    def add_pictures(self, images: Tensor, labels: Tensor) -> None:
+        """Train on somebody's own digits too, but for those that are held out; call it after :meth:`setup`.
+
+        Args:
+            images: uint8 (N, 28, 28), 255 = ink; at least one. In a batch none is twice.
+            labels: int64 (N,), 0 to 9.
+
+        Raises:
+            ConfigError: what else is trained on are no digits.
+        """
+        assert self.digits is not None
+        if self.digits.classes != DIGIT_NAMES:
+            raise ConfigError(f"data.pictures={self.pictures}: digits, which {self.digits.name} has not")
+        kept, held_out = split_each_class(labels, self.pictures_held_out, self.seed)
+        self.own_held_out = DigitDataset(images[held_out], labels[held_out])
+        self.train = DigitDataset(
+            torch.cat([self.train.images, images[kept]]), torch.cat([self.train.labels, labels[kept]])
+        )
+        self.own_images = len(kept)
+        self.own_in_batch = min(max(round(self.pictures_share * self.batch_size), 1), len(kept), self.batch_size - 1)
+        if len(kept) < FEW_PICTURES:
+            log.warning("data.pictures: with only %d to train on, little can be learned of a hand", len(kept))
+        if self.pictures_held_out and not len(held_out):
+            log.warning("data.pictures: none is held out, as that takes three of a digit")
+
     def overfit(self, batches: float) -> None:
-        """Keep so many batches of the training images, or such a share of them, and train on these in every epoch."""
+        """Keep so many batches of the training images, or such a share of them, and train on these in every epoch.
+
+        Raises:
+            ConfigError: there are own pictures, of which each batch has some.
+        """
+        if self.own_images:
+            raise ConfigError(f"trainer.overfit_batches={batches}: does not go with data.pictures")
         kept = batches * self.batch_size if isinstance(batches, int) else round(batches * len(self.train))
         self.drawn_images = max(kept - len(self.train) + self.drawn_images, 0)  # they come last
         self.train = DigitDataset(self.train.images[:kept], self.train.labels[:kept])
@@ -197,12 +202,18 @@ class DigitDataModule(L.LightningDataModule):
             "data.val_size": self.val_size,
             "data.synthetic": self.synthetic,
             "data.outliers": self.outliers,
+            "data.pictures": self._own_in_words(),
             "seed": self.seed,
         }
 
     def load(self) -> DigitSet:
         """Read the images; raises DigitsError if they cannot be had."""
         raise NotImplementedError
+
+    @property
+    def batches(self) -> int:
+        """How many batches an epoch of training has."""
+        return (len(self.train) - self.own_images) // (self.batch_size - self.own_in_batch)
 
     @property
     def validates_on(self) -> str | None:
@@ -229,8 +240,16 @@ class DigitDataModule(L.LightningDataModule):
         size = self.batch_size
         if seed is None and self.eval_batch_size is not None:
             size = min(self.eval_batch_size, max(len(digits), 1))
-        sampler = BatchSampler(len(digits), size, seed)
+        extra = (self.own_images, self.own_in_batch) if seed is not None else (0, 0)
+        sampler = BatchSampler(len(digits), size, seed, *extra)
         return DataLoader(digits, sampler=sampler, batch_size=None)  # each item of the sampler is a whole batch
+
+    def _own_in_words(self) -> str | None:
+        """Which own pictures are trained on, for a checkpoint that is gone on from."""
+        if not self.own_images:
+            return None
+        checksum = zlib.crc32(self.train.images[-self.own_images :].numpy().tobytes())
+        return f"{self.own_images} digits, {self.own_in_batch} in a batch, of checksum {checksum:08x}"
 
 
 class MNISTDataModule(DigitDataModule):

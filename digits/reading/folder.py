@@ -12,7 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from digits.data.mnist import DIGIT_NAMES, DigitSet
-from digits.data.module import DigitDataModule, stratified_split
+from digits.data.module import DigitDataModule
+from digits.data.sampling import stratified_split
 from digits.errors import ConfigError, DigitsError
 from digits.reading.picture import open_picture
 from digits.reading.predict import find_pictures, interruptible
@@ -115,6 +116,42 @@ def _read_labelled(folder: Path) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         log.warning("%s: %d of %d pictures are left out: %s", folder, len(failed), len(files), _first(failed))
     kept = sorted(images)
     return torch.from_numpy(np.stack([images[number] for number in kept])), labels[kept], classes
+
+
+def read_own_pictures(folder: Path) -> tuple[Tensor, Tensor]:
+    """The digits in the pictures `FOLDER/<label>/` of somebody's own writing, cut out as `digits predict` does it.
+
+    What cannot be opened, has not exactly one digit, or is in no sub-folder of a digit is left out and said.
+
+    Returns:
+        Images uint8 (N, 28, 28), 255 = ink, and labels int64 (N,), 0 to 9; N is at least 1.
+
+    Raises:
+        ConfigError: the folder is missing, or has no picture in sub-folders 0 to 9.
+        DigitsError: no picture in it can be used.
+    """
+    setting = "data.pictures="
+    files, labels, classes = labelled_pictures(folder, setting)
+    if classes != DIGIT_NAMES:
+        raise ConfigError(f"{setting}{folder}: its sub-folders are no digits: {', '.join(classes)}; 0 to 9 are needed")
+    images: dict[int, NDArray[np.uint8]] = {}
+    failed: dict[int, str] = {}
+    read = interruptible(Reader().read_many(files, of_one_digit=True))
+    for number, digits in enumerate(tqdm(read, "pictures", len(files), leave=False, disable=None)):
+        if isinstance(digits, DigitsError):
+            failed[number] = str(digits)
+        elif len(digits) == 1:
+            images[number] = digits[0].image
+        else:
+            found = f"{len(digits)} digits were" if digits else "no digit was"
+            failed[number] = f"{files[number]}: {found} found, where one is needed"
+    if not images:
+        raise DigitsError(f"{setting}{folder}: none of the {len(files):,} pictures can be used: {_first(failed)}")
+    others = sorted({*find_pictures(folder)} - {*files})
+    for reason in [*failed.values(), *(f"{file}: is in no sub-folder of a digit, 0 to 9" for file in others)]:
+        log.warning("left out: %s", reason)
+    kept = sorted(images)
+    return torch.from_numpy(np.stack([images[number] for number in kept])), labels[kept]
 
 
 def _ink_bright(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -19,12 +19,11 @@ from rich.table import Column, Table
 from rich.text import Text
 from tqdm import tqdm
 
-from digits.errors import DigitsError
+from digits.errors import DigitsError, one_line
 from digits.reading.picture import PICTURE_SUFFIXES, PictureLike, open_picture, read_stream
 from digits.reading.reader import Digit, Reader, text_lines
 from digits.reading.selection import SURE
 from digits.report.annotate import ANNOTATED_SUFFIX, MAX_PICTURE_SIDE, alternatives, draw_reading
-from digits.report.tables import one_line
 
 OutputFormat: TypeAlias = Literal["text", "json", "csv"]
 Item = TypeVar("Item")
@@ -86,7 +85,7 @@ def predict(
             elif isinstance(result, DigitsError):
                 pass
             elif form == "csv":
-                _print(as_csv(file, result))
+                _print(as_csv(file if terminal is None else _printable(file), result))
             elif terminal is None:
                 _print(as_text(file, result))
             else:

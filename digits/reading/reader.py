@@ -86,8 +86,13 @@ class Reader:
         """
         return next(self._recognize([self._segment(picture)]))
 
-    def read_many(self, pictures: Iterable[PictureLike]) -> Iterator[list[Digit] | DigitsError]:
+    def read_many(
+        self, pictures: Iterable[PictureLike], of_one_digit: bool = False
+    ) -> Iterator[list[Digit] | DigitsError]:
         """What :meth:`read` returns for each of ``pictures``, in their order, or the error that it would raise.
+
+        With ``of_one_digit`` somebody has said that there is one in each: what alone may be a digit is returned whole,
+        even if the network doubts it or would cut it in two.
 
         Pictures are segmented by several threads, and their digits classified together. Until the last is read, or the
         iterator closed, OpenCV and torch compute in one thread each. Up to ``MAX_KEPT_MEMORY`` bytes of freed memory
@@ -117,7 +122,8 @@ class Reader:
                     seconds = sum(spent for _, spent in shares) / len(results)
                     size = min(2 * size, BATCH_SIZE)  # batches grow, so that the first results come soon
                     ahead = segment_batch()  # goes on while the digits of this batch are classified
-                    digits = self._recognize([result for result in results if not isinstance(result, DigitsError)])
+                    segmented = [result for result in results if not isinstance(result, DigitsError)]
+                    digits = self._recognize(segmented, of_one_digit)
                     for result in results:
                         yield result if isinstance(result, DigitsError) else next(digits)
                 if failures:
@@ -161,7 +167,7 @@ class Reader:
                 alternatives = segment_digits(gray)
         return alternatives, size, max(gray.shape) / max(size)
 
-    def _recognize(self, pictures: list[Segmented]) -> Iterator[list[Digit]]:
+    def _recognize(self, pictures: list[Segmented], of_one_digit: bool = False) -> Iterator[list[Digit]]:
         """The digits of each of ``pictures``, all classified together."""
         candidates = [one for alternatives, _, _ in pictures for each in alternatives for one in each.all()]
         probabilities = iter(self._classify([candidate.image for candidate in candidates]))
@@ -169,7 +175,8 @@ class Reader:
             read = []
             for alternative in alternatives:
                 found = {id(one): _to_digit(one, next(probabilities), size, scale) for one in alternative.all()}
-                read.append(select_digits(alternative, found, size))
+                lone = of_one_digit and len(alternative.candidates) == 1
+                read.append([found[id(alternative.candidates[0])]] if lone else select_digits(alternative, found, size))
             yield next((digits for digits in read if digits), [])  # of the likelier polarity, if it has any
 
     @torch.inference_mode()
@@ -188,6 +195,11 @@ class Reader:
             copies = torch.cat([_narrow(inputs[uncertain], angle) for angle in TTA_ANGLES])
             probabilities[uncertain] += self._probabilities(copies).view(len(TTA_ANGLES), len(uncertain), -1).sum(0)
         return (probabilities / probabilities.sum(1, keepdim=True)).numpy()
+
+    @torch.inference_mode()
+    def classify(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The probabilities (N, 10) of ``images`` (N, 28, 28), 255 = ink, each as it is."""
+        return self._probabilities(to_input(torch.from_numpy(images))).numpy()
 
     def _probabilities(self, images: Tensor) -> Tensor:
         """The network's probabilities (N, 10) of ``images`` (N, 1, 28, 28), in batches of few different sizes.

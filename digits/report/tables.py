@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +9,13 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from digits.errors import DigitsError
-from digits.files import write_atomically
+from digits.errors import DigitsError, one_line, printable
+from digits.files import member, read_json, write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+MAX_SUMMARY_BYTES = 10_000_000  # those of runs have some 10 kB, those of large folders of pictures more
 DATASETS = {
     "mnist": "MNIST",
     "mnist-5k": "mnist-5k: the 5,000 embedded digits, does not compare with full MNIST",
@@ -52,7 +52,7 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
     """
     console = console or Console()
     known = {key: value for key, value in _to_jsonable(summary).items() if value is not None}
-    status, dataset = str(known.get("status", "status unknown")), str(known.get("dataset", ""))
+    status, dataset = one_line(known.get("status", "status unknown")), str(known.get("dataset", ""))
 
     def part(form: str, key: str) -> str:
         return form.format(known[key]) if key in known else ""
@@ -66,9 +66,9 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
     rows = {
         "models": [str(model) for model in known.get("models", [])],
         "experiment": [part("{}", "experiment"), part("seed {}", "seed")],
-        "network": [part("{}", "model"), part("{:,} parameters", "parameters")],
+        "network": [part("{}", "model"), part("{:,} parameters", "parameters"), part("goes on from {}", "weights")],
         "dataset": [DATASETS.get(dataset, dataset).partition(":")[0]],
-        "images": [part(f"{{:,}} {name}", f"{name}_images") for name in ("train", "drawn", "val", "test")],
+        "images": [part(f"{{:,}} {name}", f"{name}_images") for name in ("train", "own", "drawn", "val", "test")],
         "validation": [part("{:.2%}", "val/sparse_accuracy"), part("loss {:.4f}", "val/loss")],
         "test": [part("{:.2%}", "test/sparse_accuracy"), part("loss {:.4f}", "test/loss")],
         "errors": [
@@ -99,6 +99,8 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
     colour = {"completed": "green", "interrupted": "yellow", "failed": "red"}.get(status, "")
     console.print(Text(f"\n{what} {status}", style=f"bold {colour}"))
     console.print(table)
+    if known.get("before_after"):
+        console.print(_before_and_after(known["before_after"]))
     for failure in known.get("failed", []):
         console.print(Text(f"Not read: {one_line(failure)}", style="red"), soft_wrap=True)
     if "error" in known:
@@ -106,9 +108,20 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
     if dataset == "mnist-5k":
         console.print(Text(f"*** {DATASETS[dataset]} ***", style="bold yellow"))
     if status != "completed" and "resume_command" in known:
-        console.print(Text(f"Go on with:\n{known['resume_command']}"), soft_wrap=True)
+        console.print(Text(f"Go on with:\n{printable(known['resume_command'])}"), soft_wrap=True)
     if "run_dir" in known:  # not wrapped, so that it can be copied or parsed
-        console.print(Text(f"Everything about this {what.lower()} is in:\n{known['run_dir']}"), soft_wrap=True)
+        console.print(
+            Text(f"Everything about this {what.lower()} is in:\n{printable(known['run_dir'])}"), soft_wrap=True
+        )
+
+
+def _before_and_after(rows: list[dict[str, Any]]) -> Table:
+    """What :func:`digits.training.pretrained.before_and_after` returned."""
+    right = [Column(name, justify="right") for name in ("images", "misread before", "after")]
+    table = Table(Column("what training has changed", no_wrap=True), *right, box=None)
+    for row in rows:
+        table.add_row(row["what"], *(f"{row[key]:,}" for key in ("images", "errors_before", "errors_after")))
+    return table
 
 
 def print_tpu_check(checks: list[dict[str, Any]], console: Console | None = None) -> None:
@@ -172,12 +185,6 @@ def duration(seconds: float) -> str:
     return f"{minutes}m {rest:02}s" if minutes else f"{seconds:.1f}s"
 
 
-def one_line(text: object) -> str:
-    """``text`` on one line, without the control characters and colours that error messages may contain."""
-    uncoloured = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", str(text))
-    return " ".join("".join(c if c.isprintable() else " " for c in uncoloured).split())
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` to ``path`` atomically: a reader sees the old file or the new one, never half of it.
 
@@ -195,12 +202,14 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     """
     file = folder / "summary.json"
     try:
-        summary = json.loads(file.read_text("utf-8")) if file.is_file() else None
+        summary = read_json(member(folder, file.name), MAX_SUMMARY_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except ValueError as error:
         raise DigitsError(f"{file}: damaged: {error}; remove it") from error
     except OSError as error:
         raise DigitsError(f"{file}: cannot be read: {error.strerror}") from error
-    if summary is not None and not isinstance(summary, dict):
+    if not isinstance(summary, dict):
         raise DigitsError(f"{file}: damaged: holds no JSON object; remove it")
     return summary
 

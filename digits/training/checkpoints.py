@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from digits.backend import Backend
 from digits.errors import DigitsError
+from digits.exchange.checkpoint import load_checkpoint
 from digits.files import sync_folder, temporary_beside, write_atomically
 from digits.training.interruption import Interruption
 from digits.training.run_folder import BEST, LAST, PREVIOUS
@@ -43,6 +44,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_atomically(Path(path), content.getbuffer())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """What is in ``path``, on the CPU, read as :func:`~digits.exchange.checkpoint.load_checkpoint` does."""
+        return load_checkpoint(Path(path))
 
 
 class Checkpoints(Checkpoint):

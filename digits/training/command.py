@@ -17,11 +17,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from digits.errors import DigitsError
-from digits.settings.command_line import check_command_line, check_settings, message_of, settings_for_help
+from digits.settings.command_line import check_command_line, check_settings, settings_for_help
 from digits.settings.help import help_text
+from digits.settings.refusals import message_of
 from digits.settings.targets import CONF, add_config_dir
+from digits.settings.wording import one_line
 from digits.sweep.job import OBJECTIVE, SweepJob, in_child
 from digits.training.interruption import Interrupted, Interruption
 from digits.training.start import StartCheck
@@ -47,6 +50,7 @@ def main(arguments: list[str], program: str) -> None:
             signal (130 after Ctrl-C).
     """
     sys.argv = [program, *arguments]  # where Hydra reads them
+    _Task.begun = False
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises, and does not print, what it meets
     # Read when torch is imported: for what is larger it then asks Linux for pages of 2 MB in place of 4 KB. Evaluation
     # after training is a quarter faster with them and training a twentieth, as fewer addresses are looked up.
@@ -65,27 +69,36 @@ def main(arguments: list[str], program: str) -> None:
                     StartCheck.current.close()
     except DigitsError as error:
         _fail(str(error), error.exit_status)
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException) as error:
         _fail(message_of(error), 2)
     except BrokenPipeError:  # who reads the output has seen enough: `python train.py --help | head -1`
         _print_no_more()
         sys.exit(141)  # as of a program that SIGPIPE ends
-    except (OSError, ValueError) as error:
-        if not isinstance(error, OSError):
-            if not isinstance(error.__cause__, OSError):
-                raise
-            error = error.__cause__  # logging's, of a log that cannot be written
-        if StartCheck.current is not None and not StartCheck.current.concerns(error):
-            _fail(str(error), 1)
-        setting = "hydra.sweep.dir" if {"-m", "--multirun"} & set(arguments) else "hydra.run.dir"
-        _fail(f"the run folder cannot be made or written: {error}; name another with {setting}=...", 1)
+    except Exception as error:
+        # a log that cannot be written is a ValueError of logging
+        cause = error.__cause__ if isinstance(error, ValueError) and isinstance(error.__cause__, OSError) else error
+        if isinstance(cause, OSError):
+            if StartCheck.current is not None and not StartCheck.current.concerns(cause):
+                _fail(str(cause), 1)
+            setting = "hydra.sweep.dir" if {"-m", "--multirun"} & set(arguments) else "hydra.run.dir"
+            _fail(f"the run folder cannot be made or written: {cause}; name another with {setting}=...", 1)
+        if _Task.begun:
+            raise
+        _fail(message_of(error, arguments), 2)  # a setting of Hydra itself, as it has not come to ours
     except Interrupted as stop:  # not while it trained, of which the run itself takes care
         _fail(f"interrupted by {stop}", stop.exit_status)
+
+
+class _Task:
+    """Whether Hydra has called :func:`run` in this process."""
+
+    begun = False
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
 def run(settings: DictConfig) -> float:
     """One run, alone or as one of a sweep; returns what a search minimises, the cross-entropy of the best epoch."""
+    _Task.begun = True
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -189,7 +202,7 @@ def _print_no_more() -> None:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    print(f"{sys.argv[0]}: {message}", file=sys.stderr)
+    print(f"{sys.argv[0]}: {one_line(message)}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -34,6 +34,7 @@ from digits.training.classifier import DigitClassifier
 from digits.training.history import History
 from digits.training.interruption import Interrupted, Interruption
 from digits.training.loggers import close, log_run
+from digits.training.pretrained import before_and_after, load_pretrained
 from digits.training.pruning import Pruned, Pruning
 from digits.training.run_folder import LAST, begin, checkpoints_to_resume, is_complete
 from digits.training.run_log import log_result, log_settings, warnings_logged
@@ -198,8 +199,11 @@ def report(
     draw = functools.partial(
         plots.draw_all, run_dir / "plots", name, history.rows, *shown, note=note, classes=data.digits.classes
     )
-    scores = score(probabilities, labels, mnist_test=name == "mnist", classes=data.digits.classes)
-    return network, scores | {"temperature": network.temperature}, draw
+    results = score(probabilities, labels, mnist_test=name == "mnist", classes=data.digits.classes)
+    results["temperature"] = network.temperature
+    if (pretrained := load_pretrained(config.model)) is not None:
+        results["before_after"] = before_and_after(pretrained, network, data)
+    return network, results, draw
 
 
 def what_is_kept(

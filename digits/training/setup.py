@@ -14,6 +14,7 @@ from digits.data.module import EVAL_BATCH_SIZE, DigitDataModule, build_data
 from digits.errors import ConfigError, DigitsError
 from digits.network import DeepDigits, Network
 from digits.network.fast.memory import keep_freed_memory
+from digits.reading.folder import read_own_pictures
 from digits.settings.schema import Config, RecipeConfig
 from digits.settings.targets import build_object, load_class
 from digits.sweep.job import SweepJob
@@ -24,6 +25,7 @@ from digits.training.history import History
 from digits.training.interruption import Interruption
 from digits.training.loggers import EpochFigures, build_logger
 from digits.training.placement import PROFILERS, place
+from digits.training.pretrained import load_pretrained
 from digits.training.progress import Progress
 from digits.training.pruning import Pruning
 from digits.training.step_limit import StepLimit, steps_allowed
@@ -69,10 +71,14 @@ def set_up(
     L.seed_everything(config.seed, verbose=False)
     # where whole steps are compiled there is one program, for one batch size
     eval_batch_size = None if backend.compiles_steps else EVAL_BATCH_SIZE
+    pretrained = load_pretrained(config.model)
+    pictures = read_own_pictures(Path(config.data.pictures)) if data is None and config.data.pictures else None
     data = data or build_data(
         dict(config.data), once=job is not None, seed=config.seed, eval_batch_size=eval_batch_size
     )
     data.setup()
+    if pictures is not None:
+        data.add_pictures(*pictures)
     if batches := config.trainer.overfit_batches:
         data.overfit(batches)
     history = History(run_dir)
@@ -88,6 +94,8 @@ def set_up(
     trainer = build_trainer(config, data, backend, placement, readers, run_dir)
     compiled = compiles(config, backend.device_type, images_to_train(trainer, data))
     classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump(), backend, compiled)
+    if pretrained is not None:
+        classifier.network.load_state_dict(pretrained.state_dict())
     return trainer, classifier, data, history
 
 
@@ -108,7 +116,7 @@ def build_trainer(
     """
     settings = {"callbacks": [], "plugins": []} | config.trainer.model_dump() | placement
     settings["plugins"] += [AtomicCheckpointIO()]
-    steps_per_epoch = math.ceil(len(data.train) // data.batch_size / settings["accumulate_grad_batches"])
+    steps_per_epoch = math.ceil(data.batches / settings["accumulate_grad_batches"])
     max_steps = settings.pop("max_steps")
     del settings["overfit_batches"]  # the data module's, as Lightning would have other batches
     if settings["max_epochs"] is None:
@@ -139,8 +147,8 @@ def recipe_epochs(recipe: RecipeConfig, steps_per_epoch: int) -> int:
 
 def batches_per_epoch(trainer: L.Trainer, data: DigitDataModule) -> int:
     """How many batches are trained on in an epoch."""
-    batches, limit = len(data.train) // data.batch_size, trainer.limit_train_batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    limit = trainer.limit_train_batches
+    return min(data.batches, limit) if isinstance(limit, int) else int(data.batches * limit)
 
 
 def images_to_train(trainer: L.Trainer, data: DigitDataModule) -> float:

@@ -15,6 +15,7 @@ from digits.report.next_steps import print_next_steps
 from digits.report.tables import print_run, read_summary
 from digits.settings.command_line import check_settings
 from digits.settings.compare import RECORD
+from digits.settings.refusals import refusing
 from digits.training.run_folder import checkpoints_to_resume, is_complete
 
 
@@ -80,11 +81,12 @@ class StartCheck(Callback):
         Raises:
             SystemExit: in these cases, as of an Exception Hydra would only warn.
         """
-        run_dir = Path(config.hydra.run.dir).absolute()
         settings = config.copy()
         with open_dict(settings):
             del settings["hydra"]
         try:
+            with refusing(["hydra.run.dir"]):
+                run_dir = Path(config.hydra.run.dir).absolute()
             start = Start(run_dir)
             start.lock()
             StartCheck.current = start

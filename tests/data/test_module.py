@@ -9,7 +9,8 @@ import torch
 from conftest import needs_full_mnist
 
 from digits.data.mnist import load_mnist5k
-from digits.data.module import PADDING, BatchSampler, MNISTDataModule, build_data, stratified_split
+from digits.data.module import PADDING, MNISTDataModule, build_data
+from digits.data.sampling import BatchSampler, stratified_split
 from digits.errors import DigitsError
 
 

@@ -35,6 +35,19 @@ def test_a_wrong_command_line_is_one_line_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("hydra.job_logging.root.handlers=x", "Hydra cannot take it: ValueError: Unable to configure root logger"),
+        ("hydra.run.dir=${nope}", "Interpolation key 'nope' not found"),
+    ],
+)
+def test_a_setting_of_hydra_that_it_cannot_take_is_one_line(override: str, said: str, tmp_path: Path):
+    result = run("train.py", override, cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("train.py: hydra.") and said in result.stderr
+
+
 @pytest.mark.parametrize("program", WAYS)
 def test_a_run_that_fails_is_one_line(program: str, tmp_path: Path):
     result = run(program, "data=mnist5k", "ckpt_path=no.ckpt", cwd=tmp_path)
