@@ -149,7 +149,7 @@ def test_a_run_goes_on_from_its_checkpoint(run: Path, mine: Path):
         (["model=mlp", "model.hidden=many"], "model.hidden='many': allowed is a whole number"),
         (["model=mlp", "model.depth=3"], "model.depth=3: no such setting"),
         (["model=mlp", "model.name=deepdigits"], "model._target_=mlp.MLP: is that of another file"),
-        (["model=nothing"], "Could not find 'model/nothing'"),
+        (["model=nothing"], "model=nothing: no such file of the group; there are deepdigits, mlp"),
         (
             ["callbacks=[{_target_: lines.JSONLines}]"],
             "lines.JSONLines is no subclass of lightning.pytorch.callbacks.callback.Callback",
