@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,24 +90,36 @@ def nothing_is_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(command, "_train", start)  # a mock, as thousands of trainings are not what is tried here
     monkeypatch.chdir(tmp_path)
     for arguments in ([], ["-m", "seed=1,2"]):  # what is imported once is no input's
-        with contextlib.suppress(SystemExit):
+        with contextlib.suppress(SystemExit), process_state_kept():
             command.main(arguments, PROGRAM)
+
+
+@contextlib.contextmanager
+def process_state_kept() -> Iterator[None]:
+    """Hydra's log handlers and environment variables end with the command, as in a process of its own."""
+    environment, handlers, level = dict(os.environ), logging.root.handlers[:], logging.root.level
+    try:
+        yield
+    finally:
+        for handler in logging.root.handlers:
+            if handler not in handlers:
+                handler.close()
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+        os.environ.clear()
+        os.environ.update(environment)
 
 
 def outcome(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """The exit status of a command line, and what it said on stderr; anything but an exit is raised."""
-    environment, handlers = dict(os.environ), logging.root.handlers[:]
-    try:
-        command.main(arguments, PROGRAM)
-        status = 0
-    except Started:
-        status = 0
-    except SystemExit as end:
-        status = int(end.code or 0)
-    finally:
-        logging.root.handlers[:] = handlers
-        os.environ.clear()
-        os.environ.update(environment)
+    with process_state_kept():
+        try:
+            command.main(arguments, PROGRAM)
+            status = 0
+        except Started:
+            status = 0
+        except SystemExit as end:
+            status = int(end.code or 0)
     return status, capsys.readouterr().err
 
 
