@@ -21,7 +21,7 @@ class Backend:
     """
 
     compiles_steps = False  # whether a step is recorded first and then runs as one compiled program
-    processes = 1  # that train together, one on each host
+    processes = 1  # that train together
     resample = staticmethod(resample)  # how augmentation samples images at a grid of points
 
     def __init__(self, device_type: str = "cpu") -> None:
@@ -41,6 +41,10 @@ class Backend:
             own.lerp_(current, amount)
         for buffer, latest in zip(averages.buffers(), weights.buffers(), strict=True):
             buffer.copy_(latest)
+
+    def agree(self, *numbers: int) -> tuple[int, ...]:
+        """The greatest of each over all processes that can be asked."""
+        return numbers
 
     def optimizer_options(self, clips_gradients: bool) -> dict[str, Any]:
         """Arguments of torch's optimizers; Lightning does not clip the gradients of a fused one."""

@@ -116,6 +116,7 @@ class DigitDataModule(L.LightningDataModule):
         self.test_each_epoch = test_each_epoch
         self.seed = seed
         self.eval_batch_size = eval_batch_size
+        self.parts = 1  # equal ones that a batch can be cut into, for as many processes
         self.digits: DigitSet | None = None
         self.own_images = self.own_in_batch = 0  # own pictures to train on, the last ones of `train`, and in a batch
         self.own_held_out: DigitDataset | None = None
@@ -240,6 +241,7 @@ class DigitDataModule(L.LightningDataModule):
         size = self.batch_size
         if seed is None and self.eval_batch_size is not None:
             size = min(self.eval_batch_size, max(len(digits), 1))
+            size = -(-size // self.parts) * self.parts
         extra = (self.own_images, self.own_in_batch) if seed is not None else (0, 0)
         sampler = BatchSampler(len(digits), size, seed, *extra)
         return DataLoader(digits, sampler=sampler, batch_size=None)  # each item of the sampler is a whole batch

@@ -10,10 +10,9 @@ REFUSED = {  # arguments of Lightning's Trainer that cannot be set, and why
     "logger": "is a group of its own: logger=tensorboard, csv, wandb or none",
     "callbacks": "is a list beside the trainer: callbacks=[{_target_: module.Class}]",
     "default_root_dir": "is the run's folder: hydra.run.dir=FOLDER",
-    "num_nodes": "a TPU's hosts are found by torch_xla; several machines with GPUs are not supported",
     "plugins": "the project's own write checkpoints that a crash cannot damage",
-    "sync_batchnorm": "one device sees the whole batch, and so do all cores of a TPU together",
-    "use_distributed_sampler": "batches are cut by the data module, and shared out by XLA",
+    "sync_batchnorm": "batch statistics are always those of the global batch",
+    "use_distributed_sampler": "the data module cuts global batches, of which each device gets an equal part",
     "reload_dataloaders_every_n_epochs": "the images stay in memory and do not change",
     "limit_predict_batches": "training predicts nothing; pictures are read by digits predict",
     "barebones": "would leave no figures, no checkpoint and no model",
@@ -29,9 +28,13 @@ class TrainerConfig(Section):
         description="what it is computed on; auto: a TPU if there is one, else a GPU, else the CPU"
     )
     devices: Annotated[
-        Literal["auto", 1] | Annotated[list[int], Field(min_length=1, max_length=1)],
-        "auto, 1, or the number of a GPU in brackets",
-    ] = Field(description="one GPU or CPU, or all cores of a TPU; [1]: the second GPU")
+        Literal["auto", -1] | Count | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)],
+        "auto, a number of devices, -1, or numbers of GPUs in brackets",
+    ] = Field(
+        description="auto: one GPU or CPU, or all cores of a TPU; 4: so many GPUs, or processes on a CPU; "
+        "-1: all GPUs; [1]: the second GPU"
+    )
+    num_nodes: Count = Field(description="machines that train together, started by torchrun or Slurm")
     # no "bf16-true", "16-true": the small steps of averages and of batch statistics would be rounded to nothing
     precision: Annotated[
         Literal["auto", 16, 32, 64, "16", "32", "64", "16-mixed", "bf16-mixed", "32-true", "64-true", "bf16"],

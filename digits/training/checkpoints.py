@@ -60,25 +60,25 @@ class Checkpoints(Checkpoint):
     Args:
         folder: where to; created.
         minutes: None for never within an epoch.
-        resumed: the checkpoint that is resumed from. The best one beside it is taken over.
         interruption: is asked after each step.
-        by_clock: False for several processes, whose clocks differ: then after each epoch, and never within one.
+        backend: of several processes the first one writes; they all have to do so at the same step. Those that cannot
+            agree on it, whose clocks differ, do so after each epoch, and never within one.
     """
 
     def __init__(
         self,
         folder: Path,
         minutes: float | None,
-        resumed: Path | None,
         interruption: Interruption,
-        by_clock: bool = True,
+        backend: Backend,
     ) -> None:
         self.folder = folder
         self.best_epoch: int | None = None  # from 0
+        by_clock = backend.processes == 1 or not backend.compiles_steps
         self._interval = float("inf") if minutes is None or not by_clock else minutes * 60
         self._pause = min(MIN_SECONDS, self._interval) if by_clock else 0.0  # at least, between the ends of epochs
-        self._resumed = resumed
         self._interruption = interruption
+        self._backend = backend
         self._best_score = float("-inf")
         self._best_content: io.BytesIO | None = None  # of `best.ckpt`, where it has not been written yet
         self._written = time.monotonic()
@@ -94,7 +94,8 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock; of an epoch that is resumed in its middle, leave out the batches that have been taken."""
         self._written, self._step = time.monotonic(), trainer.global_step
-        self.folder.mkdir(exist_ok=True)
+        if trainer.is_global_zero:
+            self.folder.mkdir(exist_ok=True)
         self._interruption.listen()
         done = 0 if trainer.is_last_batch else trainer.fit_loop.batch_idx + 1
         if done:
@@ -107,8 +108,8 @@ class Checkpoints(Checkpoint):
             return  # no checkpoint holds gradients that are being accumulated; the end of the epoch comes at once
         self._validated = False
         ends = trainer.should_stop and trainer.fit_loop._can_stop_early  # after min_epochs and min_steps, as Lightning
-        if ends or self._interruption.asked or time.monotonic() - self._written >= self._interval:
-            self._write(self._content(trainer))
+        if self._agreed(time.monotonic() - self._written >= self._interval) or ends or self._interruption.asked:
+            self._write(trainer, self._content(trainer))
         self._interruption.raise_if_asked()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -123,15 +124,15 @@ class Checkpoints(Checkpoint):
         is_best = score is not None and float(score) > self._best_score
         if score is not None and is_best:
             self._best_score, self.best_epoch, self._best_content = float(score), trainer.current_epoch, None
+        due = self._agreed(time.monotonic() - self._written >= self._pause)
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs or self._interruption.asked
-        due = last or time.monotonic() - self._written >= self._pause
-        if due or is_best:
+        if due or last or is_best:
             content = self._content(trainer)
-            if due:
-                self._write(content)
+            if due or last:
+                self._write(trainer, content)
             else:
                 self._best_content = content
-            if due and is_best:
+            if (due or last) and is_best and trainer.is_global_zero:
                 _link(self.folder / LAST, self.folder / BEST)
         self._validated = False
         self._interruption.raise_if_asked()
@@ -143,16 +144,17 @@ class Checkpoints(Checkpoint):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take over the best epoch and its file; without the file, begin anew."""
         state = checkpoint["callbacks"].get(self.state_key)
-        if self._resumed is None or state is None or state["best_epoch"] is None:
+        if trainer.ckpt_path is None or state is None or state["best_epoch"] is None:
             return
         # a process that was killed between the two may not have made the one the other
-        is_best = state["best_epoch"] == checkpoint["epoch"]
-        source, own = self._resumed if is_best else self._resumed.with_name(BEST), self.folder / BEST
-        if not source.is_file():
+        is_best, resumed = state["best_epoch"] == checkpoint["epoch"], Path(trainer.ckpt_path)
+        source, own = resumed if is_best else resumed.with_name(BEST), self.folder / BEST
+        if not trainer.strategy.broadcast(source.is_file()):  # as the first process sees it
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if source.resolve() != own.resolve():
-            _link(source, own)
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if source.resolve() != own.resolve():
+                _link(source, own)
         self.best_epoch, self._best_score = state["best_epoch"], state["best_score"]
 
     def _content(self, trainer: L.Trainer) -> io.BytesIO:
@@ -160,11 +162,19 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(content)  # type: ignore[arg-type]  # which AtomicCheckpointIO takes too
         return content
 
-    def _write(self, content: io.BytesIO) -> None:
-        if self._best_content is not None:
-            write_atomically(self.folder / BEST, self._best_content.getbuffer())
-            self._best_content = None
-        write_atomically(self.folder / LAST, content.getbuffer(), keep=self.folder / PREVIOUS)
+    def _agreed(self, due: bool) -> bool:
+        """Whether it is time on any of the processes; a signal that has come to one of them has then come to all."""
+        is_due, signal = self._backend.agree(due, self._interruption.asked)
+        if signal:
+            self._interruption.ask(signal)
+        return bool(is_due)
+
+    def _write(self, trainer: L.Trainer, content: io.BytesIO) -> None:
+        if trainer.is_global_zero:
+            if self._best_content is not None:
+                write_atomically(self.folder / BEST, self._best_content.getbuffer())
+            write_atomically(self.folder / LAST, content.getbuffer(), keep=self.folder / PREVIOUS)
+        self._best_content = None
         self._written = time.monotonic()
 
 

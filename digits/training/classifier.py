@@ -73,7 +73,8 @@ class DigitClassifier(L.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Score one batch of the test split, and keep its logits."""
-        self.test_logits.append(self._score("test", batch))
+        logits = cast(Tensor, self.all_gather(self._score("test", batch)))  # of all processes, in the images' order
+        self.test_logits.append(logits.reshape(-1, logits.shape[-1]))
 
     def _score(self, split: str, batch: Batch) -> Tensor:
         logits = self.eval_network(to_input(batch["image"])).float()
@@ -153,8 +154,9 @@ class DigitClassifier(L.LightningModule):
         """Note the version, and within an epoch what has been measured of it."""
         checkpoint["digits"] = __version__
         if self._trainer is not None and not self.trainer.is_last_batch:
-            measured: dict[str, Any] = self._metric("fit").metric_state
-            checkpoint["measured"] = {name: value.cpu() for name, value in measured.items()}
+            with self._metric("fit").sync_context():  # over all processes
+                measured: dict[str, Any] = self._metric("fit").metric_state
+                checkpoint["measured"] = {name: value.cpu() for name, value in measured.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with what has been measured of the epoch."""

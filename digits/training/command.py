@@ -19,8 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from digits.errors import DigitsError
-from digits.settings.command_line import check_command_line, check_settings, settings_for_help
+from digits.errors import ConfigError, DigitsError
+from digits.settings.command_line import check_command_line, check_settings, configure, settings_for_help
 from digits.settings.help import help_text
 from digits.settings.refusals import message_of
 from digits.settings.targets import CONF, add_config_dir
@@ -31,6 +31,8 @@ from digits.training.start import StartCheck
 
 log = logging.getLogger("digits")
 CONFIG_OPTIONS = ("config-path", "config-name", "config-dir")  # of Hydra; they say which configuration it is
+LAUNCHERS = {"TORCHELASTIC_RUN_ID", "SLURM_NTASKS"}  # environment variables of torchrun and of srun
+NO_SWEEP = "-m: a sweep starts its jobs' processes itself; call it without torchrun or srun, with trainer.devices=N"
 ENVIRONMENT = (  # what decides, beside the settings, where and on what a run is computed
     "DIGITS_DATA_DIR",
     "PJRT_DEVICE",
@@ -59,6 +61,12 @@ def main(arguments: list[str], program: str) -> None:
     try:
         with Interruption():
             check_command_line(arguments)
+            if (started := _launcher()) is not None:
+                if {"-m", "--multirun"} & {*arguments}:
+                    raise ConfigError(NO_SWEEP)
+                if started.global_rank():
+                    _work_along(arguments)
+                    return
             if (settings := settings_for_help(arguments)) is not None:
                 print(help_text(program_words(program), settings), flush=True)
                 return
@@ -87,6 +95,25 @@ def main(arguments: list[str], program: str) -> None:
         _fail(message_of(error, arguments), 2)  # a setting of Hydra itself, as it has not come to ours
     except Interrupted as stop:  # not while it trained, of which the run itself takes care
         _fail(f"interrupted by {stop}", stop.exit_status)
+
+
+def _launcher() -> Any:
+    """What has started this process as one of several, a ClusterEnvironment of Lightning's; None if nothing has."""
+    if not LAUNCHERS & os.environ.keys():
+        return None
+    from digits.training.distributed.environment import launcher  # with Lightning: `--help` need not wait for it
+
+    return launcher()
+
+
+def _work_along(arguments: list[str]) -> None:
+    """Take part in a run that torchrun or Slurm has started, in whose folder its first process writes alone."""
+    options = get_args_parser().parse_args(arguments)
+    if options.cfg or options.info or options.help or options.hydra_help or options.shell_completion:
+        return  # the first process prints that
+    from digits.training.worker import work  # as above
+
+    work(configure(options.overrides))
 
 
 class _Task:
@@ -202,7 +229,8 @@ def _print_no_more() -> None:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    print(f"{sys.argv[0]}: {one_line(message)}", file=sys.stderr)
+    if (started := _launcher()) is None or started.local_rank() == 0:  # the others on this machine say the same
+        print(f"{sys.argv[0]}: {one_line(message)}", file=sys.stderr)
     sys.exit(status)
 
 

@@ -53,7 +53,7 @@ class History(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the images and note the time, as validation, which is no training, comes before the epoch's end."""
-        self._images += len(batch["label"])
+        self._images += len(batch["label"]) * trainer.world_size  # each process has an equal part of the batch
         self._validated = False  # as these weights were not
         if trainer.is_last_batch:
             pl_module.measured("fit")  # waits for the device, which runs behind the host

@@ -48,9 +48,13 @@ class Interruption:
         self._before = {}
 
     @property
-    def asked(self) -> bool:
-        """Whether a signal has come."""
-        return self._number is not None
+    def asked(self) -> int:
+        """The number of the signal that has come; 0 if none has."""
+        return self._number or 0
+
+    def ask(self, number: int) -> None:
+        """Take it as if the signal of this number had come, as it has to another process of the run."""
+        self._number = number
 
     def raise_if_asked(self) -> None:
         """Raise Interrupted if a signal has come."""

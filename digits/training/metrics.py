@@ -35,12 +35,20 @@ class LossAndAccuracy(Metric):
         ``cross_entropy`` is the part of the loss without any penalty, a scalar; None where nobody asks for it.
         """
         images = (labels != PADDING).sum(dtype=torch.int32)
-        self.loss = self.loss + loss * images
+        self.loss = self.loss + self._sum(loss, images)
         if cross_entropy is not None:
-            self.cross_entropy = self.cross_entropy + cross_entropy * images
+            self.cross_entropy = self.cross_entropy + self._sum(cross_entropy, images)
         self.correct = self.correct + (logits.argmax(1) == labels).sum(dtype=torch.int32)
         self.total = self.total + images
 
+    @staticmethod
+    def _sum(mean: Tensor, images: Tensor) -> Tensor:
+        return torch.where(images > 0, mean * images, 0)  # of nothing but padding the mean is NaN
+
     def compute(self) -> Tensor:
-        """Mean loss, sparse accuracy and mean cross-entropy, float32 (3,)."""
+        """Mean loss, sparse accuracy and mean cross-entropy, float32 (3,), of what all processes have seen."""
+        return self.means()
+
+    def means(self) -> Tensor:
+        """The same of what this process has seen."""
         return torch.cat([self.loss, self.correct, self.cross_entropy]) / self.total

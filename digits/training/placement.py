@@ -1,5 +1,6 @@
 """Where and in which precision a run computes: every "auto" resolved, a missing device said before anything starts."""
 
+import logging
 import os
 from typing import Any
 
@@ -11,8 +12,12 @@ from digits.backend import Backend
 from digits.errors import ConfigError, DigitsError
 from digits.network.fast.precision import native_bfloat16
 from digits.settings.schema import Config
+from digits.training.distributed.backend import DDPBackend
+from digits.training.distributed.environment import OwnProcesses, launcher
+from digits.training.distributed.strategy import GlobalBatchDDP
 from digits.training.precision import choose_precision
 
+log = logging.getLogger("digits")
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
@@ -31,6 +36,8 @@ def place(config: Config) -> tuple[Backend, dict[str, Any]]:
 
 
 def _place_on_xla(config: Config) -> tuple[Backend, dict[str, Any]]:
+    if config.trainer.num_nodes != 1:
+        raise ConfigError(f"trainer.num_nodes={config.trainer.num_nodes}: a TPU's hosts are found by torch_xla")
     if config.trainer.strategy != "auto":
         raise ConfigError(f"trainer.strategy={config.trainer.strategy}: with trainer.accelerator=tpu only auto")
     steps = xla.steps_per_execution(config, os.environ.get("PJRT_DEVICE", "TPU"))
@@ -43,7 +50,7 @@ def _place_on_xla(config: Config) -> tuple[Backend, dict[str, Any]]:
 
 
 def _place_on_cpu_or_gpu(config: Config, accelerator: str) -> tuple[Backend, dict[str, Any]]:
-    devices, precision = config.trainer.devices, config.trainer.precision
+    precision = config.trainer.precision
     if config.steps_per_execution not in ("auto", 1):
         raise ConfigError(
             f"steps_per_execution={config.steps_per_execution}: goes with trainer.accelerator=tpu; "
@@ -61,14 +68,74 @@ def _place_on_cpu_or_gpu(config: Config, accelerator: str) -> tuple[Backend, dic
         )
     if accelerator == "mps" and not metal:
         raise DigitsError("trainer.accelerator=mps: this is no Mac with Metal; use trainer.accelerator=cpu")
-    placement: dict[str, Any] = {
-        "accelerator": accelerator,
-        "devices": 1 if devices == "auto" else devices,
-        "precision": precision,
-    }
-    if precision == "auto" and accelerator == "cpu":
-        placement |= {"precision": None, "plugins": [choose_precision(config)]}
-    elif precision == "auto":
-        placement["precision"] = "bf16-mixed" if native_bfloat16(accelerator) else "32-true"
     device_type = "cpu" if accelerator == "cpu" else "cuda" if torch.cuda.is_available() else "mps"
-    return Backend(device_type), placement
+    backend, placement = _place_processes(config, device_type)
+    placement |= {"accelerator": accelerator, "precision": precision}
+    if precision == "auto" and accelerator == "cpu" and backend.processes == 1:
+        placement |= {"precision": None, "plugins": [choose_precision(config)]}
+    elif precision == "auto":  # the CPUs of several machines may differ, their precision must not
+        bfloat16 = accelerator != "cpu" and native_bfloat16(accelerator)
+        placement["precision"] = "bf16-mixed" if bfloat16 else "32-true"
+    return backend, placement
+
+
+def _place_processes(config: Config, device_type: str) -> tuple[Backend, dict[str, Any]]:
+    """The backend, and the Trainer's arguments, for as many processes as ``config`` and what has started this one say.
+
+    Args:
+        config: the run's settings.
+        device_type: "cpu", "cuda" or "mps".
+
+    Raises:
+        ConfigError: there are not so many devices, or they cannot share a batch equally.
+    """
+    devices, nodes, external = config.trainer.devices, config.trainer.num_nodes, launcher()
+    there = torch.cuda.device_count() if device_type == "cuda" else 1
+    if device_type == "cuda":
+        _check_gpus(devices, there)
+    elif devices == -1 or isinstance(devices, list) or (device_type == "mps" and devices not in ("auto", 1)):
+        allowed = "auto, or a number of processes" if device_type == "cpu" else "auto or 1"
+        raise ConfigError(f"trainer.devices={devices}: of a GPU's numbers there are none here; use {allowed}")
+    count = there if devices == -1 else len(devices) if isinstance(devices, list) else devices
+    if external is not None:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
+        _check_started(config, here, external.world_size() // here)
+        count, nodes = here, external.world_size() // here
+    elif nodes > 1:
+        raise ConfigError(
+            f"trainer.num_nodes={nodes}: on each of the machines: torchrun --nnodes={nodes} --nproc-per-node=DEVICES "
+            "--rdzv-backend=c10d --rdzv-endpoint=FIRST_MACHINE:29500 train.py ..., or srun under Slurm"
+        )
+    if count == "auto":
+        count = 1
+        if there > 1:
+            log.info("%d of %d GPUs are idle: trainer.devices=-1 trains on all of them", there - 1, there)
+    placement: dict[str, Any] = {"devices": devices if isinstance(devices, list) else count, "num_nodes": nodes}
+    if count * nodes == 1:
+        return Backend(device_type), placement | {"strategy": "auto"}
+    if config.data.batch_size % (count * nodes):
+        raise ConfigError(
+            f"data.batch_size={config.data.batch_size}: {count * nodes} processes share it equally; "
+            f"allowed are multiples of {count * nodes}"
+        )
+    strategy = GlobalBatchDDP(external or OwnProcesses(), config.seed)
+    placement |= {"strategy": strategy, "use_distributed_sampler": False}
+    return DDPBackend(device_type, count * nodes), placement
+
+
+def _check_gpus(devices: Any, there: int) -> None:
+    numbers = devices if isinstance(devices, list) else []
+    if len(set(numbers)) < len(numbers) or max(numbers, default=0) >= there:
+        raise ConfigError(f"trainer.devices={numbers}: allowed are different numbers from 0 to {there - 1}")
+    if isinstance(devices, int) and devices > there:
+        raise ConfigError(f"trainer.devices={devices}: {there} GPUs are here; allowed is 1 to {there}, or -1 for all")
+
+
+def _check_started(config: Config, here: int, nodes: int) -> None:
+    """Raise ConfigError where the settings ask for other numbers than what torchrun or Slurm has started."""
+    devices = config.trainer.devices
+    count = len(devices) if isinstance(devices, list) else devices
+    if count not in ("auto", -1, here):
+        raise ConfigError(f"trainer.devices={devices}: {here} processes were started here; leave it out")
+    if config.trainer.num_nodes not in (1, nodes):
+        raise ConfigError(f"trainer.num_nodes={config.trainer.num_nodes}: {nodes} were started; leave it out")

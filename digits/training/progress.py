@@ -49,7 +49,7 @@ class Progress(ProgressBar):
         if self.bar is None:
             return
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            loss, accuracy, _ = pl_module.measured("fit").tolist()
+            loss, accuracy, _ = pl_module.metrics["fit"].means().tolist()  # of this process, as no other has a bar
             parts = [f"loss {loss:.3f}", f"acc {accuracy:.4f}"]
             if self.history.rows and "val/sparse_accuracy" in self.history.rows[-1]:
                 parts.append(f"val {self.history.rows[-1]['val/sparse_accuracy']:.4f}")

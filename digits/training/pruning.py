@@ -27,7 +27,8 @@ class Pruning(L.Callback):
         """Ask, of an epoch that was validated; the last one is completed anyway."""
         row = self.history.rows[-1]
         epoch = int(row["epoch"])
-        if "val/cross_entropy" in row and self.is_hopeless(epoch, row["val/cross_entropy"]):
+        hopeless = "val/cross_entropy" in row and self.is_hopeless(epoch, row["val/cross_entropy"])
+        if trainer.strategy.broadcast(hopeless):  # as the first process has it, which alone knows the other trials
             self.pruned = epoch != trainer.max_epochs
             trainer.should_stop = trainer.should_stop or self.pruned
 

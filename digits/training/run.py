@@ -31,6 +31,7 @@ from digits.sweep.job import SweepJob
 from digits.training.checkpoint_check import check_checkpoint
 from digits.training.checkpoints import Checkpoints
 from digits.training.classifier import DigitClassifier
+from digits.training.distributed.launch import other_processes
 from digits.training.history import History
 from digits.training.interruption import Interrupted, Interruption
 from digits.training.loggers import close, log_run
@@ -98,7 +99,11 @@ def _train(
         if config.ckpt_path is None:  # which would be another way out
             raise DigitsError(f"{error}; resume=false starts afresh") from error
         raise
-    trainer, classifier, data, history = set_up(config, run_dir, None, resumed, interruption, job)
+    trial = job.trial if job is not None else None
+    is_hopeless = trial.is_hopeless if trial is not None else None
+    parts = trainer, classifier, data, history = set_up(
+        config, run_dir, None, interruption, job is not None, is_hopeless
+    )
     if resumed is not None:
         check_checkpoint(resumed, trainer, classifier, data)
         log.info("going on from %s", resumed)
@@ -108,7 +113,8 @@ def _train(
     common = called | {"run_dir": str(run_dir)}
     try:
         try:
-            tested_epoch = fit_and_test(config, trainer, classifier, data, history, resumed, interruption)
+            with other_processes(trainer, config, trial is not None):
+                tested_epoch = fit_and_test(config, *parts, resumed, interruption)
             summary = summarize(config, trainer, data, classifier, history, tested_epoch)
             network, results, draw = report(config, trainer, classifier, data, history, run_dir)
             summary |= {"status": "completed"} | common | results
@@ -156,11 +162,12 @@ def fit_and_test(
     resumed: Path | None,
     interruption: Interruption,
 ) -> int:
-    """Fit and test; returns which epoch (from 1) was tested.
+    """Fit and test, together with the other processes if there are some; returns which epoch (from 1) was tested.
 
     Raises:
         Interrupted: a signal has come; what was trained is in the checkpoint.
     """
+    resumed = trainer.strategy.broadcast(resumed)  # by the first process, which alone looks for it
     saves = next((callback for callback in trainer.callbacks if isinstance(callback, Checkpoints)), None)  # type: ignore[attr-defined]
     interruption.deferred = saves is not None
     _call(trainer.fit, classifier, data, ckpt_path=resumed, weights_only=True)
@@ -170,8 +177,9 @@ def fit_and_test(
         if isinstance(callback, Pruning):
             callback.raise_if_pruned()
     tested_epoch = len(history.rows)
-    if saves is not None and saves.best_path is not None and selects_best_epoch(config):
-        checkpoint = load_checkpoint(saves.best_path)
+    best = trainer.strategy.broadcast(saves.best_path if saves is not None else None)
+    if best is not None and selects_best_epoch(config):
+        checkpoint = trainer.strategy.load_checkpoint(best)
         classifier.load_state_dict(checkpoint["state_dict"])
         tested_epoch = checkpoint["epoch"] + 1
     if not all(tensor.isfinite().all() for tensor in classifier.network.state_dict().values()):

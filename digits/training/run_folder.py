@@ -21,6 +21,7 @@ LENGTHS = {  # may differ too when a run goes on, where the learning rate does n
     "trainer.min_epochs",
     "trainer.min_steps",
 }
+DEVICES = {"trainer.devices", "trainer.num_nodes", "trainer.strategy"}  # with other ones the maths is the same
 
 
 def is_complete(config: Config, run_dir: Path) -> bool:
@@ -125,7 +126,7 @@ def _record(config: Config, run_dir: Path) -> dict[str, Any] | None:
 def _compare(config: Config, record: dict[str, Any], run_dir: Path) -> None:
     """Raise ConfigError for the first setting with which another result would come out."""
     here, there = deciding(config), deciding(record)
-    free = {"ckpt_path"} | (LENGTHS if config.recipe.schedule == "constant" else set())
+    free = {"ckpt_path"} | DEVICES | (LENGTHS if config.recipe.schedule == "constant" else set())
     for key in dict.fromkeys([*here, *there]):
         before, now = there.get(key, _MISSING), here.get(key, _MISSING)
         if before != now and key not in free:

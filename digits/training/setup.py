@@ -3,6 +3,7 @@
 import logging
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from digits.network.fast.memory import keep_freed_memory
 from digits.reading.folder import read_own_pictures
 from digits.settings.schema import Config, RecipeConfig
 from digits.settings.targets import build_object, load_class
-from digits.sweep.job import SweepJob
 from digits.training.checkpoints import AtomicCheckpointIO, Checkpoints, RNGState
 from digits.training.classifier import DigitClassifier
 from digits.training.ema import EMA
@@ -38,6 +38,7 @@ for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
 for message in (
     "You're resuming from a checkpoint that ended before",  # whose batches Checkpoints leaves out
     ".*smaller than the logging interval",  # in an epoch of few batches
+    "It is recommended to use `self.log",  # over several processes, for what is computed over all of them already
     "Experiment logs directory",  # of a resumed run, whose rows the CSVLogger is given again
     ".*treespec, LeafSpec",  # how Lightning 2.6 checks types is deprecated in newer versions of torch
 ):
@@ -48,9 +49,9 @@ def set_up(
     config: Config,
     run_dir: Path,
     data: DigitDataModule | None = None,
-    resumed: Path | None = None,
     interruption: Interruption | None = None,
-    job: SweepJob | None = None,
+    once: bool = False,
+    is_hopeless: Callable[[int, float], bool] | None = None,
 ) -> tuple[L.Trainer, DigitClassifier, DigitDataModule, History]:
     """Everything up to ``trainer.fit(classifier, data)``, seeded.
 
@@ -58,9 +59,9 @@ def set_up(
         config: the run's settings.
         run_dir: what is written goes there.
         data: in place of what ``config`` names.
-        resumed: the checkpoint that ``trainer.fit`` will be given.
         interruption: what the training asks after each step whether to stop.
-        job: of a sweep, what is asked whether a trial is hopeless; the images of the job before are used again.
+        once: use the images of the job before again, if the settings say that they are the same.
+        is_hopeless: of a search, what is asked after each epoch whether to end the trial.
 
     Raises:
         DigitsError: the data or the device cannot be used.
@@ -73,9 +74,8 @@ def set_up(
     eval_batch_size = None if backend.compiles_steps else EVAL_BATCH_SIZE
     pretrained = load_pretrained(config.model)
     pictures = read_own_pictures(Path(config.data.pictures)) if data is None and config.data.pictures else None
-    data = data or build_data(
-        dict(config.data), once=job is not None, seed=config.seed, eval_batch_size=eval_batch_size
-    )
+    data = data or build_data(dict(config.data), once=once, seed=config.seed, eval_batch_size=eval_batch_size)
+    data.parts = backend.processes
     data.setup()
     if pictures is not None:
         data.add_pictures(*pictures)
@@ -83,16 +83,15 @@ def set_up(
         data.overfit(batches)
     history = History(run_dir)
     readers: list[L.Callback] = [history, EpochFigures(history), RNGState(backend)]
-    if job is not None and (trial := job.trial) is not None:
-        readers.append(Pruning(history, trial.is_hopeless))
+    if is_hopeless is not None:
+        readers.append(Pruning(history, is_hopeless))
     if config.trainer.enable_progress_bar:
         readers.append(Progress(history))
     if config.trainer.enable_checkpointing and not config.trainer.fast_dev_run:
         folder, interruption = run_dir / "checkpoints", interruption or Interruption()
-        by_clock = backend.processes == 1
-        readers.append(Checkpoints(folder, config.checkpoint_every, resumed, interruption, by_clock))
+        readers.append(Checkpoints(folder, config.checkpoint_every, interruption, backend))
     trainer = build_trainer(config, data, backend, placement, readers, run_dir)
-    compiled = compiles(config, backend.device_type, images_to_train(trainer, data))
+    compiled = compiles(config, backend, images_to_train(trainer, data))
     classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump(), backend, compiled)
     if pretrained is not None:
         classifier.network.load_state_dict(pretrained.state_dict())
@@ -159,19 +158,18 @@ def images_to_train(trainer: L.Trainer, data: DigitDataModule) -> float:
     return min(ends, default=math.inf) * data.batch_size
 
 
-def compiles(config: Config, device_type: str, images: float) -> bool:
+def compiles(config: Config, backend: Backend, images: float) -> bool:
     """Whether a run that trains on so many ``images`` in all is to use torch.compile, as ``config.compile`` says.
 
     Raises:
-        ConfigError: it is asked for on another device than a CPU, or with another network than DeepDigits.
+        ConfigError: it is asked for on another device than one CPU, or with another network than DeepDigits.
         DigitsError: it is asked for and does not work.
     """
-    wanted = config.compile
-    if wanted is True and device_type != "cpu":
-        raise ConfigError(
-            f"compile=true: goes with trainer.accelerator=cpu only, not with {config.trainer.accelerator}"
-        )
-    if not wanted or device_type != "cpu" or (wanted == "auto" and images < MIN_IMAGES_TO_COMPILE):
+    wanted, one_cpu = config.compile, backend.device_type == "cpu" and backend.processes == 1
+    if wanted is True and not one_cpu:
+        other = f"{backend.processes} processes" if backend.processes > 1 else config.trainer.accelerator
+        raise ConfigError(f"compile=true: goes with trainer.accelerator=cpu only, not with {other}")
+    if not wanted or not one_cpu or (wanted == "auto" and images < MIN_IMAGES_TO_COMPILE):
         return False
     if not issubclass(load_class("model", config.model.name, Network), DeepDigits):
         if wanted == "auto":

@@ -47,12 +47,6 @@ def rehearse(
     return seen | {"stderr": result.stderr}
 
 
-def relative(found: Any, expected: Any) -> float:
-    """The greatest difference, beside the greatest expected value."""
-    found, expected = torch.as_tensor(found), torch.as_tensor(expected)
-    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
-
-
 def counters() -> dict[str, int]:
     """Programs compiled, host operators, and bytes sent to the devices, so far."""
     met = sys.modules.get("torch_xla.debug.metrics")

@@ -4,14 +4,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from comparing import assert_same, checkpoint
 from conftest import configure, needs_xla
-from rehearsal import SMALL, rehearse, relative
+from rehearsal import SMALL, rehearse
 
 from digits.errors import ConfigError
 from digits.training.placement import place
@@ -35,40 +36,10 @@ CALM = (
     "trainer.limit_test_batches=1",
 )
 DRAWN = (*TINY, "recipe.schedule=one_cycle")
-NO_RESULTS = ("images_per_second", "train_seconds", "seconds", "eps")  # times, and what Keras's Adam computes anew
 
 
 def steps(number: int) -> str:
     return f"steps_per_execution={number}"
-
-
-def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Each number and tensor in a checkpoint, with where it is."""
-    if isinstance(content, dict | list | tuple):
-        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
-            yield from leaves(value, f"{path}/{key}")
-    else:
-        yield path, content
-
-
-def checkpoint(folder: Path) -> dict[str, Any]:
-    """All results in `last.ckpt`; without the states of the generators, which count draws."""
-    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    del content["callbacks"]["RNGState"]
-    return {path: value for path, value in leaves(content) if path.rsplit("/", 1)[1] not in NO_RESULTS}
-
-
-def assert_same(found: Path, expected: Path, tolerance: float) -> None:
-    """Weights, averages, batch statistics, moments, metrics, counts of steps: all that a run leaves."""
-    one, other = checkpoint(found), checkpoint(expected)
-    assert one.keys() == other.keys()
-    for path, value in other.items():
-        if isinstance(value, float) or (isinstance(value, torch.Tensor) and value.is_floating_point()):
-            assert relative(one[path], value) <= tolerance, path
-        elif isinstance(value, torch.Tensor):
-            assert torch.equal(one[path], value), path
-        else:
-            assert one[path] == value, path
 
 
 @pytest.fixture(scope="module")

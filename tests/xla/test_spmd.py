@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from comparing import relative
 from conftest import needs_full_mnist, needs_xla
-from rehearsal import SMALL, rehearse, relative
+from rehearsal import SMALL, rehearse
 
 from digits.xla import host_shard
 
