@@ -1,5 +1,6 @@
 """Where and in which precision a run computes: every "auto" resolved, a missing device said before anything starts."""
 
+import functools
 import logging
 import os
 from typing import Any
@@ -109,7 +110,7 @@ def _place_processes(config: Config, device_type: str) -> tuple[Backend, dict[st
     if count == "auto":
         count = 1
         if there > 1:
-            log.info("%d of %d GPUs are idle: trainer.devices=-1 trains on all of them", there - 1, there)
+            _say_idle(there)
     placement: dict[str, Any] = {"devices": devices if isinstance(devices, list) else count, "num_nodes": nodes}
     if count * nodes == 1:
         return Backend(device_type), placement | {"strategy": "auto"}
@@ -121,6 +122,11 @@ def _place_processes(config: Config, device_type: str) -> tuple[Backend, dict[st
     strategy = GlobalBatchDDP(external or OwnProcesses(), config.seed)
     placement |= {"strategy": strategy, "use_distributed_sampler": False}
     return DDPBackend(device_type, count * nodes), placement
+
+
+@functools.cache  # once for all jobs of a sweep
+def _say_idle(there: int) -> None:
+    log.info("%d of %d GPUs are idle: trainer.devices=-1 trains on all of them", there - 1, there)
 
 
 def _check_gpus(devices: Any, there: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, configure
 from demo_server import free_port, mnist_digit, png, start, stop
 from page_browser import (
     ONE,
@@ -37,6 +37,7 @@ from digits.demo.answer import NO_DIGIT_FOUND
 from digits.demo.component import EXAMPLES, TITLE
 from digits.demo.limits import MAX_FILE_BYTES
 from digits.reading.reader import text_lines
+from digits.training.run import train
 
 __all__ = ["browser", "open_page"]  # pytest looks for fixtures by their names here
 
@@ -402,7 +403,7 @@ def test_where_no_digit_is_found_it_says_what_would_help(open_page: OpenPage):
 # ---- corrections
 
 
-def test_a_correction_is_downloaded_as_pictures_that_evaluate_scores(
+def test_a_correction_is_downloaded_as_pictures_that_evaluate_scores_and_finetune_learns_from(
     open_page: OpenPage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     page = open_page()
@@ -420,13 +421,18 @@ def test_a_correction_is_downloaded_as_pictures_that_evaluate_scores(
     with zipfile.ZipFile(download.value.path()) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == ["7/1.png", "8/1.png", "9/1.png"]
-        archive.extractall(tmp_path)
+        archive.extractall(tmp_path / "own")
 
-    assert main(["evaluate", "--data", str(tmp_path), "--json"]) == 0
+    assert main(["evaluate", "--data", str(tmp_path / "own"), "--json"]) == 0
     scored = json.loads(capsys.readouterr().out)
     assert scored["test/none_found"] == scored["test/several_found"] == 0
     wrong = scored["test/wrong"]
     assert [(Path(one["file"]).parent.name, one["read"]) for one in wrong] == [("9", 1)]  # the 1, called a 9
+
+    short = ("data=mnist5k", "data.synthetic=0", "data.outliers=0", "trainer.max_epochs=1", "logger=none")
+    short = (*short, "trainer.accelerator=cpu", "trainer.limit_train_batches=2", "trainer.limit_test_batches=1")
+    summary = train(configure("experiment=finetune", f"data.pictures={tmp_path / 'own'}", *short), tmp_path / "run")
+    assert (summary["status"], summary["own_images"]) == ("completed", 3)
 
 
 def test_corrections_are_kept_in_the_browser_until_they_are_forgotten(open_page: OpenPage):

@@ -30,6 +30,7 @@ WORKER = "digits.training.worker"  # the module that each other process runs
 RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")  # environment variables
 GRACE = 15.0  # seconds that the first process has to notice by itself that another one has died
 WORDS = 5.0  # seconds for the system to say how a process has ended that does not answer
+NO_ANSWER = "another process does not answer"
 GOES_ON = "the same command goes on from the last checkpoint"
 
 
@@ -113,7 +114,7 @@ def other_processes(trainer: L.Trainer, config: Config, prunes: bool = False) ->
         lost = isinstance(error, dist.DistError) or "gloo" in str(error)
         if (died := _who_died(children, WORDS if lost else 0)) is None and not lost:
             raise
-        raise DigitsError(died or f"another process does not answer: {one_line(error)}; {GOES_ON}") from error
+        raise DigitsError(died or f"{NO_ANSWER}: {one_line(error)}; {GOES_ON}") from error
     finally:
         over.set()
         for child in children:
@@ -146,9 +147,11 @@ def _who_died(children: list[_Child], seconds: float = WORDS) -> str | None:
     """The process that has died, and how; it is waited for, as its connection may be gone before it is."""
     end = time.monotonic() + seconds
     while children:
-        for child in children:
-            if (death := child.death()) is not None:
-                return f"rank {child.rank} of 0 to {len(children)} (process {child.process.pid}) {death}; {GOES_ON}"
+        died = [
+            f"rank {child.rank} (process {child.process.pid}) {how}" for child in children if (how := child.death())
+        ]
+        if died:  # the others have ended as it did not answer
+            return f"{min(died, key=lambda words: NO_ANSWER in words)}; {GOES_ON}"
         if time.monotonic() > end:
             break
         time.sleep(0.1)
