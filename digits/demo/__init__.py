@@ -90,7 +90,11 @@ def _listen(host: str, port: int | None) -> socket.socket:
     ports = range(FIRST_PORT, LAST_PORT + 1) if port is None else range(port, port + 1)
     for port in ports:
         try:
-            return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         except OSError as error:
             failure = DigitsError(f"{host}:{port}: {error.strerror}; name another with --host or --port")
+        else:
+            # connections inherit it; else the second part of an answer waits for the first one's receipt, for 40 ms
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return listener
     raise failure

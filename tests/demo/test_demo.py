@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from digits import Reader
 from digits.__main__ import main
+from digits.demo import _listen
 from digits.demo.answer import answer, read_picture
 from digits.demo.limits import MAX_FILE_BYTES, MAX_PIXELS
 from digits.demo.space import REQUIREMENTS
@@ -91,6 +92,11 @@ def test_a_taken_port_is_one_line(capsys: pytest.CaptureFixture[str]):
         assert main(["demo", "--port", str(server.getsockname()[1])]) == 1
     error = capsys.readouterr().err
     assert "in use" in error and "--port" in error and error.count("\n") == 1
+
+
+def test_the_parts_of_an_answer_do_not_wait_for_each_other():
+    with _listen("127.0.0.1", None) as listener:  # from which connections inherit it
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_port_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]):
