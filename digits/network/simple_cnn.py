@@ -34,4 +34,4 @@ class SimpleCNN(Network):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, 10) of ``images`` (N, 1, 28, 28), float in [0, 1] (pixel / 255, 1 = ink)."""
-        return self.head(self.features(images * 2 - 1))
+        return self.head(self.features(images.to(next(self.parameters()).dtype) * 2 - 1))
