@@ -141,9 +141,14 @@ def check_checkpoint(path: Path, trainer: L.Trainer, classifier: DigitClassifier
             path, "ckpt_path=", f"{kind}: which data it was trained on is missing, or they are of another class"
         )
     for name, here in data.state_dict().items():
-        if (before := trained_on.get(name)) != here:
+        if not _same(before := trained_on.get(name), here):
             raise DigitsError(f"ckpt_path={path}: was trained with {name}={before}, not {here}: use the same")
     _check_length(path, contents, trainer, data)
+
+
+def _same(found: Any, expected: Any) -> bool:
+    """Whether what a file has is the plain value ``expected``; a tensor, of which each number is compared, is not."""
+    return not isinstance(found, Tensor) and bool(found == expected)
 
 
 def _check_network(path: Path, contents: _Contents, classifier: DigitClassifier) -> None:
@@ -161,10 +166,10 @@ def _check_network(path: Path, contents: _Contents, classifier: DigitClassifier)
 def _check_recipe(path: Path, contents: _Contents, classifier: DigitClassifier) -> None:
     recipe, here = contents.hyper_parameters.recipe, classifier.recipe
     for key in (*FIXED, "ema_decay"):
-        if key not in recipe:
+        if key not in recipe or isinstance(recipe[key], Tensor):
             raise not_ours(path, "ckpt_path=", f"hyper_parameters.recipe.{key} is missing")
     for key in FIXED:
-        if recipe[key] != here[key]:
+        if not _same(recipe[key], here[key]):
             raise DigitsError(f"ckpt_path={path}: was trained with recipe.{key}={recipe[key]}; resume with the same")
     if bool(recipe["ema_decay"]) != bool(here["ema_decay"]):
         raise DigitsError(

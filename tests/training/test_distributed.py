@@ -1,5 +1,6 @@
 """Several processes with a part of the CPU each: the maths of one, every image once, one folder, none left behind."""
 
+import csv
 import json
 import re
 import signal
@@ -210,11 +211,24 @@ def test_a_signal_to_the_first_process_stops_all_at_one_step_within_an_epoch(tmp
 
 
 @SLOW
-def test_a_sweep_of_jobs_of_two_processes_makes_one_table(train_py: Any, tmp_path: Path):
-    short = (*DRAWN, "trainer.max_epochs=1", processes(2), "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep")
-    result = train_py("-m", *short)
-    assert result.returncode == 0, result.stderr
-    assert len(json.loads((tmp_path / "sweep" / "summary.json").read_text("utf-8"))["jobs"]) == 2
+def test_a_sweep_makes_one_table_though_a_process_of_a_job_is_killed_and_the_same_command_finishes_it(tmp_path: Path):
+    short = (*DRAWN, "trainer.max_epochs=8", processes(2), "seed=0,1", f"hydra.sweep.dir={tmp_path}/sweep")
+    command = [sys.executable, ROOT / "train.py", "-m", *short]
+    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("sweep/*/checkpoints/last.ckpt")):
+        assert sweep.poll() is None, sweep.communicate()
+        time.sleep(0.1)
+    (other,) = psutil.Process(sweep.pid).children()
+    other.kill()
+    sweep.communicate(timeout=200)
+    assert states(tmp_path / "sweep") == ["failed", "completed"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert states(tmp_path / "sweep") == ["completed", "completed"]
+
+
+def states(sweep: Path) -> list[str]:
+    with (sweep / "sweep.csv").open(newline="") as table:
+        return [row["state"] for row in csv.DictReader(table)]
 
 
 # ---- what is refused, before anything is started
