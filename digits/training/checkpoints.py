@@ -108,9 +108,11 @@ class Checkpoints(Checkpoint):
             return  # no checkpoint holds gradients that are being accumulated; the end of the epoch comes at once
         self._validated = False
         ends = trainer.should_stop and trainer.fit_loop._can_stop_early  # after min_epochs and min_steps, as Lightning
-        if self._agreed(time.monotonic() - self._written >= self._interval) or ends or self._interruption.asked:
+        due, asked = self._agreed(self._interval)
+        if due or asked or ends:
             self._write(trainer, self._content(trainer))
-        self._interruption.raise_if_asked()
+        if asked:
+            self._interruption.raise_if_asked()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note that this epoch was validated; Lightning goes on to report the figures of an earlier one."""
@@ -124,18 +126,19 @@ class Checkpoints(Checkpoint):
         is_best = score is not None and float(score) > self._best_score
         if score is not None and is_best:
             self._best_score, self.best_epoch, self._best_content = float(score), trainer.current_epoch, None
-        due = self._agreed(time.monotonic() - self._written >= self._pause)
-        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs or self._interruption.asked
-        if due or last or is_best:
+        due, asked = self._agreed(self._pause)
+        due = due or asked or trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        if due or is_best:
             content = self._content(trainer)
-            if due or last:
+            if due:
                 self._write(trainer, content)
             else:
                 self._best_content = content
-            if (due or last) and is_best and trainer.is_global_zero:
+            if due and is_best and trainer.is_global_zero:
                 _link(self.folder / LAST, self.folder / BEST)
         self._validated = False
-        self._interruption.raise_if_asked()
+        if asked:
+            self._interruption.raise_if_asked()
 
     def state_dict(self) -> dict[str, Any]:
         """Which epoch was the best, and its accuracy."""
@@ -162,12 +165,15 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(content)  # type: ignore[arg-type]  # which AtomicCheckpointIO takes too
         return content
 
-    def _agreed(self, due: bool) -> bool:
-        """Whether it is time on any of the processes; a signal that has come to one of them has then come to all."""
-        is_due, signal = self._backend.agree(due, self._interruption.asked)
+    def _agreed(self, pause: float) -> tuple[bool, bool]:
+        """Whether ``pause`` seconds have passed since the last checkpoint, and whether a signal has come.
+
+        Both on any of the processes; what comes to one of them after it has been asked is for the next step.
+        """
+        due, signal = self._backend.agree(time.monotonic() - self._written >= pause, self._interruption.asked)
         if signal:
             self._interruption.ask(signal)
-        return bool(is_due)
+        return bool(due), bool(signal)
 
     def _write(self, trainer: L.Trainer, content: io.BytesIO) -> None:
         if trainer.is_global_zero:

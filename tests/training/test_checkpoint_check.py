@@ -81,6 +81,8 @@ LOOP = "loops/fit_loop"
     [
         ("pytorch-lightning_version", "junk", "pytorch-lightning_version"),
         ("digits", "", "digits"),
+        ("MNISTDataModule/data.outliers", torch.zeros(3), "data.outliers"),
+        ("hyper_parameters/recipe/warmup", torch.zeros(3), "recipe.warmup"),
         ("epoch", "2", "epoch"),
         ("epoch", 10**9, "epoch 1000000000 and global_step 171 are not those of loops"),
         ("epoch", -1, "epoch"),
