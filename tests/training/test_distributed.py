@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import socket
@@ -189,6 +190,38 @@ def test_its_folder_goes_on_with_another_number_of_processes(killed: tuple[Path,
     before = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 1
     result = train(configure(*DRAWN, f"trainer.max_epochs={before + 1}"), run_dir)
     assert result["status"] == "completed" and result["epochs"] == before + 1
+
+
+STUCK = """
+import os, time
+import lightning as L
+
+class Stuck(L.Callback):
+    def on_train_batch_end(self, trainer, *args):
+        if trainer.global_step == 2:
+            time.sleep(600) if trainer.is_global_zero else os._exit(7)
+"""
+IMPATIENT = """
+import sys
+from digits.training.command import main
+from digits.training.distributed import launch
+
+launch.GRACE = 1.0
+main(sys.argv[1:], "train.py")
+"""
+
+
+@SLOW
+def test_a_first_process_that_does_not_notice_is_ended_too(tmp_path: Path):
+    (tmp_path / "stuck.py").write_text(STUCK)
+    settings = (*DRAWN, "trainer.max_epochs=2", processes(2), "callbacks=[{_target_: stuck.Stuck}]")
+    command = [sys.executable, "-c", IMPATIENT, *settings, f"hydra.run.dir={tmp_path / 'run'}"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 1
+    assert re.fullmatch(r"train\.py: rank 1 \(process \d+\) ended: exit status 7; the same command goes on .*", line)
+    assert summary(tmp_path / "run")["status"] == "failed"
 
 
 @SLOW
