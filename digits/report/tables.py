@@ -87,7 +87,10 @@ def print_run(summary: dict[str, Any], console: Console | None = None, what: str
             part("at temperature {}", "temperature"),
         ],
         "most missed": [f"{names[row['digit']]} ({count} of {row['images']:,})" for count, row in missed],
-        "epochs": [part("{}", "epochs"), part("{}", "accelerator"), part("{}", "precision")],
+        "epochs": [
+            *(part("{}", "epochs"), part("{}", "accelerator"), part("{} processes", "processes")),
+            part("{}", "precision"),
+        ],
         "time": [*time, part("{:,.0f} images/s", "images_per_second")],
         "versions": [digits, part("torch {}", "torch"), part("lightning {}", "lightning")],
     }

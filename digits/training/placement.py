@@ -104,8 +104,9 @@ def _place_processes(config: Config, device_type: str) -> tuple[Backend, dict[st
         count, nodes = here, external.world_size() // here
     elif nodes > 1:
         raise ConfigError(
-            f"trainer.num_nodes={nodes}: on each of the machines: torchrun --nnodes={nodes} --nproc-per-node=DEVICES "
-            "--rdzv-backend=c10d --rdzv-endpoint=FIRST_MACHINE:29500 train.py ..., or srun under Slurm"
+            f"trainer.num_nodes={nodes}: needs torchrun, on each of the machines: torchrun --nnodes={nodes} "
+            "--nproc-per-node=DEVICES --rdzv-backend=c10d --rdzv-endpoint=FIRST_MACHINE:29500 train.py ...; "
+            "or Slurm's srun"
         )
     if count == "auto":
         count = 1

@@ -56,7 +56,7 @@ def summarize(
         "seed": config.seed,
         "epochs": len(history.rows),
         "accelerator": trainer.accelerator.name(),
-        "processes": trainer.world_size,
+        "processes": trainer.world_size if trainer.world_size > 1 else None,
         "precision": str(trainer.precision),
         "evaluation_precision": str(getattr(trainer.precision_plugin, "evaluation", trainer.precision)),
         "compiled": classifier.compiled,
