@@ -261,7 +261,7 @@ def test_a_sweep_makes_one_table_though_a_process_of_a_job_is_killed_and_the_sam
 
 def states(sweep: Path) -> list[str]:
     with (sweep / "sweep.csv").open(newline="") as table:
-        return [row["state"] for row in csv.DictReader(table)]
+        return [row["status"] for row in csv.DictReader(table)]
 
 
 # ---- what is refused, before anything is started
