@@ -170,7 +170,7 @@ class Checkpoints(Checkpoint):
 
         Both on any of the processes; what comes to one of them after it has been asked is for the next step.
         """
-        due, signal = self._backend.agree(time.monotonic() - self._written >= pause, self._interruption.asked)
+        due, signal = self._backend.agree(time.monotonic() - self._written >= pause, self._interruption.number)
         if signal:
             self._interruption.ask(signal)
         return bool(due), bool(signal)

@@ -48,8 +48,13 @@ class Interruption:
         self._before = {}
 
     @property
-    def asked(self) -> int:
-        """The number of the signal that has come; 0 if none has."""
+    def asked(self) -> bool:
+        """Whether a signal has come."""
+        return self._number is not None
+
+    @property
+    def number(self) -> int:
+        """That of the signal that has come; 0 if none has."""
         return self._number or 0
 
     def ask(self, number: int) -> None:

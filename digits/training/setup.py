@@ -91,7 +91,7 @@ def set_up(
         folder, interruption = run_dir / "checkpoints", interruption or Interruption()
         readers.append(Checkpoints(folder, config.checkpoint_every, interruption, backend))
     trainer = build_trainer(config, data, backend, placement, readers, run_dir)
-    compiled = compiles(config, backend, images_to_train(trainer, data))
+    compiled = compiles(config, backend.device_type, images_to_train(trainer, data), backend.processes)
     classifier = DigitClassifier(config.model.model_dump(), config.recipe.model_dump(), backend, compiled)
     if pretrained is not None:
         classifier.network.load_state_dict(pretrained.state_dict())
@@ -158,16 +158,16 @@ def images_to_train(trainer: L.Trainer, data: DigitDataModule) -> float:
     return min(ends, default=math.inf) * data.batch_size
 
 
-def compiles(config: Config, backend: Backend, images: float) -> bool:
+def compiles(config: Config, device_type: str, images: float, processes: int = 1) -> bool:
     """Whether a run that trains on so many ``images`` in all is to use torch.compile, as ``config.compile`` says.
 
     Raises:
         ConfigError: it is asked for on another device than one CPU, or with another network than DeepDigits.
         DigitsError: it is asked for and does not work.
     """
-    wanted, one_cpu = config.compile, backend.device_type == "cpu" and backend.processes == 1
+    wanted, one_cpu = config.compile, device_type == "cpu" and processes == 1
     if wanted is True and not one_cpu:
-        other = f"{backend.processes} processes" if backend.processes > 1 else config.trainer.accelerator
+        other = f"{processes} processes" if processes > 1 else config.trainer.accelerator
         raise ConfigError(f"compile=true: goes with trainer.accelerator=cpu only, not with {other}")
     if not wanted or not one_cpu or (wanted == "auto" and images < MIN_IMAGES_TO_COMPILE):
         return False

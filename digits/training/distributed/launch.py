@@ -101,9 +101,9 @@ def other_processes(trainer: L.Trainer, config: Config, prunes: bool = False) ->
     children: list[_Child] = []
     if isinstance(strategy.cluster_environment, OwnProcesses) and strategy.local_rank == 0:
         children = _start(strategy, config, prunes)
-    over = threading.Event()
-    threading.Thread(target=_end_if_stuck, args=(children, Path(trainer.default_root_dir), over), daemon=True).start()
-    patience = 0.0
+    over, patience = threading.Event(), 0.0
+    watcher = threading.Thread(target=_end_if_stuck, args=(children, Path(trainer.default_root_dir), over), daemon=True)
+    watcher.start()
     try:
         if not all(child.wait_until_ready() for child in children):
             raise DigitsError(_who_died(children) or "another process has ended before the training began")
@@ -117,6 +117,7 @@ def other_processes(trainer: L.Trainer, config: Config, prunes: bool = False) ->
         raise DigitsError(died or f"{NO_ANSWER}: {one_line(error)}; {GOES_ON}") from error
     finally:
         over.set()
+        watcher.join()
         for child in children:
             child.end(patience)
         if dist.is_initialized():
