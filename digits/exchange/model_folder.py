@@ -282,10 +282,11 @@ def _build_network(settings: Any, path: Path | str) -> Network:
         return build_network(section.model_validate(settings).model_dump())
     except ValidationError as error:
         problem = error.errors()[0]
+        (key,) = problem["loc"][:1] or ("settings",)  # a name that is no Unicode has no place
         if problem["type"] in ("extra_forbidden", "missing"):
             has = "has" if problem["type"] == "extra_forbidden" else "lacks"
-            raise DigitsError(f"{path}: a model of another network: it {has} {problem['loc'][0]}") from error
-        raise DigitsError(f"{path}: its {problem['loc'][0]} is {problem['input']!r}: {problem['msg']}") from error
+            raise DigitsError(f"{path}: a model of another network: it {has} {key}") from error
+        raise DigitsError(f"{path}: its {key} is {problem['input']!r}: {problem['msg']}") from error
     except ConfigError as error:
         raise DigitsError(f"{path}: {error}") from error
     except (AttributeError, RuntimeError, TypeError) as error:

@@ -11,7 +11,7 @@ import torch
 from conftest import SMALL, configure
 from damage import altered, damaged, values
 from fuzzing import contract, inputs
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from digits import load_model
@@ -55,6 +55,7 @@ config = st.one_of(
 )
 
 
+@example(content=json.dumps(SETTINGS | {"\ud800": 1}).encode())  # half of a surrogate pair, which is no Unicode
 @inputs(quick=200, thorough=100_000)
 @given(content=config)
 def test_json(content: bytes, folder: Path):
