@@ -155,6 +155,8 @@ def _parse_idx(where: str, content: bytes) -> Tensor:
     """
     try:
         dimensions = content[3]
+        if not dimensions:
+            raise ValueError("it has no dimensions")
         shape = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
         return torch.frombuffer(bytearray(content), dtype=torch.uint8, offset=4 + 4 * dimensions).view(shape)
     except (IndexError, ValueError, RuntimeError) as error:

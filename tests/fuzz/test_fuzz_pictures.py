@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from damage import NUMBERS, damaged
 from fuzzing import contract, inputs
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from torchvision.datasets import KMNIST
@@ -60,7 +60,7 @@ def array(dtype: str, shape: tuple[int, ...], fill: str, seed: int, layout: str)
     else:
         made = np.zeros(shape, kind) if fill != "ones" or kind.kind in "MV" else np.ones(shape, kind)
     match layout:
-        case "reversed":
+        case "reversed" if made.ndim:
             made = made[::-1]
         case "fortran":
             made = np.asfortranarray(made)
@@ -154,6 +154,7 @@ IDX = [
 ]
 
 
+@example(contents=(IDX[0], IDX[1], IDX[0], bytes(5)), packed=b"")  # labels of no dimension
 @inputs(quick=200, thorough=100_000)
 @given(contents=st.tuples(*(damaged(IDX[number % 2]) for number in range(4))), packed=damaged(gzip.compress(IDX[0])))
 def test_idx(contents: tuple[bytes, ...], packed: bytes, tmp_path_factory: pytest.TempPathFactory):
