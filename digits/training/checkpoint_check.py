@@ -167,9 +167,9 @@ def _check_recipe(path: Path, contents: _Contents, classifier: DigitClassifier) 
     recipe, here = contents.hyper_parameters.recipe, classifier.recipe
     for key in (*FIXED, "ema_decay"):
         if key not in recipe or isinstance(recipe[key], Tensor):
-            raise not_ours(path, "ckpt_path=", f"hyper_parameters.recipe.{key} is missing")
+            raise not_ours(path, "ckpt_path=", f"hyper_parameters.recipe.{key} is missing, or no plain value")
     for key in FIXED:
-        if not _same(recipe[key], here[key]):
+        if recipe[key] != here[key]:
             raise DigitsError(f"ckpt_path={path}: was trained with recipe.{key}={recipe[key]}; resume with the same")
     if bool(recipe["ema_decay"]) != bool(here["ema_decay"]):
         raise DigitsError(

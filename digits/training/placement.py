@@ -96,7 +96,7 @@ def _place_processes(config: Config, device_type: str) -> tuple[Backend, dict[st
         _check_gpus(devices, there)
     elif devices == -1 or isinstance(devices, list) or (device_type == "mps" and devices not in ("auto", 1)):
         allowed = "auto, or a number of processes" if device_type == "cpu" else "auto or 1"
-        raise ConfigError(f"trainer.devices={devices}: of a GPU's numbers there are none here; use {allowed}")
+        raise ConfigError(f"trainer.devices={devices}: goes with trainer.accelerator=gpu and CUDA; here use {allowed}")
     count = there if devices == -1 else len(devices) if isinstance(devices, list) else devices
     if external is not None:
         here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)

@@ -272,8 +272,8 @@ def states(sweep: Path) -> list[str]:
     ("overrides", "reason"),
     [
         (("trainer.devices=5",), "data.batch_size=48: 5 processes share it equally; allowed are multiples of 5"),
-        (("trainer.devices=-1",), "trainer.devices=-1: of a GPU's numbers there are none here"),
-        (("trainer.devices=[0,1]",), r"trainer.devices=\[0, 1\]: of a GPU's numbers there are none here"),
+        (("trainer.devices=-1",), "trainer.devices=-1: goes with trainer.accelerator=gpu and CUDA"),
+        (("trainer.devices=[0,1]",), r"trainer.devices=\[0, 1\]: goes with trainer.accelerator=gpu and CUDA"),
         (("trainer.num_nodes=2",), "trainer.num_nodes=2: needs torchrun, on each of the machines: torchrun --nnodes=2"),
     ],
     ids=str,
