@@ -23,6 +23,7 @@ MIN_PART_SIZE = 0.4  # of a digit's longer side: two parts of it that are larger
 MAX_JOIN_GAP = (0.4, 0.5)  # times the typical height: how far they are apart at most, sideways and vertically
 MIN_PIECE_SIZE = 0.2  # times the typical height: what is smaller is no part of a digit, but a speck
 MAX_JOINED_ASPECT, MAX_JOINED_HEIGHT = 1.4, 1.6  # width by height, and height by the typical one, of both together
+MIN_WHOLE_HEIGHT = 0.8  # of both together: two side by side that are higher each are two digits
 FAINT_INK = 0.15  # from 0 = paper to 1 = full ink: what else may belong to a digit that is in parts
 
 Pieces = dict[tuple[int, int], "Candidate"]
@@ -74,7 +75,7 @@ def component_mask(component: Component, ink: Ink, labels: NDArray[Any]) -> Mask
 def join_near(
     components: list[Component], others: list[Component], ink: Ink, labels: NDArray[Any], typical: float
 ) -> dict[tuple[int, ...], Candidate]:
-    """What two of ``components``, such as the strokes of an open 4, would be together if they are so close.
+    """What two of ``components``, such as the strokes of an open 4, would be together if they may be one digit.
 
     Also one and one of ``others``, which do not look like digits; then there is but one index.
     """
@@ -86,7 +87,9 @@ def join_near(
         gap_x, gap_y = a.box.gaps(b.box)
         near = (gap_y < 0 and gap_x < MAX_JOIN_GAP[0] * typical) or (gap_x < 0 and gap_y < MAX_JOIN_GAP[1] * typical)
         both = a.box.union(b.box)
-        if near and both.width < MAX_JOINED_ASPECT * both.height and both.height < MAX_JOINED_HEIGHT * typical:
+        two_digits = gap_x > 0 and min(a.box.height, b.box.height) > MIN_WHOLE_HEIGHT * both.height
+        small = both.width < MAX_JOINED_ASPECT * both.height and both.height < MAX_JOINED_HEIGHT * typical
+        if near and small and not two_digits:
             joins[(i, j) if j >= 0 else (i,)] = _candidate(_union([a, b]), ink, labels)
     return joins
 

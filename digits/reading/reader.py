@@ -36,7 +36,7 @@ MIN_SHARP_HEIGHT = 16  # pixels: if digits are smaller still, and there are no m
 MIN_DIGIT_HEIGHT = 40  # pixels: if digits are smaller after that, the picture is segmented again, twice as large
 
 # Classification
-TTA_THRESHOLD = 0.99  # digits with a lower confidence get test-time augmentation
+TTA_RANGE = (0.12, 0.99)  # confidence of what gets test-time augmentation; near 0.1, it is no digit however turned
 TTA_ANGLES = (0.0, 0.1)  # radians: by how much its copies are rotated to the left
 TTA_ASPECT, MIN_TTA_WIDTH = 0.54, 0.5  # width by height that they are narrowed to; factor for the width, at least
 
@@ -190,7 +190,8 @@ class Reader:
             return np.zeros((0, 10), np.float32)
         inputs = to_input(torch.from_numpy(np.stack(images)))
         probabilities = self._probabilities(inputs)
-        (uncertain,) = torch.nonzero(probabilities.max(1).values < TTA_THRESHOLD, as_tuple=True)
+        confidences, (least, sure) = probabilities.max(1).values, TTA_RANGE
+        (uncertain,) = torch.nonzero((confidences > least) & (confidences < sure), as_tuple=True)
         if len(uncertain):
             copies = torch.cat([_narrow(inputs[uncertain], angle) for angle in TTA_ANGLES])
             probabilities[uncertain] += self._probabilities(copies).view(len(TTA_ANGLES), len(uncertain), -1).sum(0)

@@ -21,8 +21,10 @@ WIDTH_PENALTY = 3.0  # what such a digit loses of its log-probability, times the
 USUAL_HEIGHTS = (0.5, 2.0)  # range of a digit's height by that of its neighbours; beyond it is doubted
 DOUBTED = 0.89  # factor for the confidence of a digit that the picture's edge cuts off, or parted from other strokes
 MIN_DIGITS_SHARE = 0.4  # of what may be digits: where fewer are, it is a texture or a text, and only sure ones count
+MIN_REFUSED, MIN_REFUSED_SHARE, MIN_ONES = 5, 0.5, 0.75  # in a texture: glyphs refused; they, and 1s, by the digits
 MIN_LINE_SPAN = 0.88  # of the picture's height: a stroke that is longer is a line, unless the picture is cropped to it
 MAX_LINE_ASPECT, MAX_FOLD_ASPECT = 0.28, 0.5  # width by height of a line; of one from edge to edge
+MAX_SPECK_HEIGHT = 0.5  # of the picture's height: a doubted 1 that is lower is rather a speck or a shadow
 MAX_ICON, MIN_LINE_ROOM = 45, 0.6  # pixels of its longer side, and width by height of the picture
 MIN_LETTER_HEIGHT = 0.7  # of the highest in its word: what is lower is a sign, not a letter
 MAX_FRAGMENT_HEIGHT = 0.6  # of the other part's height: what is lower, such as a tail, is rather a part than a digit
@@ -57,21 +59,30 @@ def select_digits(segmentation: Segmentation, read: Mapping[int, Digit], size: S
     digits = [glyph for index, glyph in enumerate(glyphs) if index not in refused]
     if len(digits) < MIN_DIGITS_SHARE * len(glyphs):
         digits = [digit for digit in digits if digit.confidence >= SURE]
-    if all(_may_be_line(digit, size) for digit in digits):
+    if _may_be_texture(digits, len(refused)) or all(_may_be_any_stroke(digit, size) for digit in digits):
         digits = []
     rows = layout.rows([digit.box for digit in digits])
     numbered = [(digits[index], number) for number, row in enumerate(rows) for index in row]
     return [replace(digit, row=number) if number else digit for digit, number in numbered]  # as they are made for row 0
 
 
-def _may_be_line(digit: Digit, size: Size) -> bool:
-    """Whether ``digit`` may be a fold or a ruled line, not a 1: from edge to edge or almost, or what is left of one."""
+def _may_be_texture(digits: Sequence[Digit], refused: int) -> bool:
+    """Whether ``digits``, beside so many glyphs that were ``refused``, may be strokes of a texture, such as fibres."""
+    ones = sum(digit.value == 1 for digit in digits)
+    return refused >= max(MIN_REFUSED, MIN_REFUSED_SHARE * len(digits)) and ones >= MIN_ONES * len(digits)
+
+
+def _may_be_any_stroke(digit: Digit, size: Size) -> bool:
+    """Whether ``digit``, if a 1, may be a fold, a ruled line from edge to edge, what is left of one, or a speck."""
     width, height = size
     cropped = max(size) < MAX_ICON or width < MIN_LINE_ROOM * height
+    if digit.value != 1 or cropped:
+        return False
     ends = (digit.box.top == 0) + (digit.box.bottom == height)  # how many of them lie at the picture's edge
     long = digit.box.height > MIN_LINE_SPAN * height or ends > 0
     thin = digit.box.width < (MAX_FOLD_ASPECT if ends == 2 else MAX_LINE_ASPECT) * digit.box.height
-    return digit.value == 1 and thin and long and not cropped
+    speck = digit.confidence < SURE and digit.box.height < MAX_SPECK_HEIGHT * height
+    return (thin and long) or speck
 
 
 def _best_split(candidate: Candidate, read: Mapping[int, Digit]) -> list[Digit]:

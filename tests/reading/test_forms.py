@@ -10,10 +10,13 @@ from pages import DIGITS, page
 from PIL import Image, ImageDraw, ImageFont
 
 from digits import Digit, Reader
-from digits.reading.components import Box
+from digits.reading.candidates import Candidate, join_near
+from digits.reading.components import Box, Component
 from digits.reading.edge_lines import remove_edge_lines
 from digits.reading.layout import height_ratios, rows, words
 from digits.reading.reader import text_lines
+from digits.reading.segmentation import Segmentation
+from digits.reading.selection import select_digits
 
 PAPER, INK, LINE = 235, 60, 150  # grey levels
 
@@ -147,6 +150,14 @@ def test_strokes_of_an_open_4_are_one_digit(reader: Reader):
     assert text(reader.read(picture)) == "4"
 
 
+def test_two_digits_side_by_side_are_never_one():
+    labels = np.zeros((100, 100), np.int32)
+    labels[20:80, 20:35], labels[22:80, 45:60] = 1, 2
+    boxes = Box(20, 20, 35, 80), Box(45, 22, 60, 80)
+    components = [Component([number], box, box.width * box.height) for number, box in enumerate(boxes, 1)]
+    assert join_near(components, [], (labels > 0).astype(np.float32), labels, 60) == {}
+
+
 def test_a_tail_that_fades_belongs_to_its_digit(reader: Reader):
     picture = page("9", size=200).astype(float)
     rows_ = np.flatnonzero((picture < 128).any(1))
@@ -206,6 +217,27 @@ def test_a_blot_somewhat_higher_than_wide_is_no_1(reader: Reader):
     for x, y in ((90, 60), (200, 170), (310, 240)):
         cv2.ellipse(picture, (x, y), (9, 14), 10, 0, 360, INK, -1, cv2.LINE_AA)
     assert text(reader.read(picture)) == ""
+
+
+def test_fibres_are_no_ones(reader: Reader):
+    picture, rng = np.full((460, 460), PAPER, np.uint8), np.random.default_rng(0)
+    for x, y, angle in rng.uniform(0, [460, 460, math.pi], (100, 3)):
+        reach = np.array([math.cos(angle), math.sin(angle)]) * 11
+        ends = [(round(x + sign * reach[0]), round(y + sign * reach[1])) for sign in (-1, 1)]
+        cv2.line(picture, *ends, (INK,), 2, cv2.LINE_AA)
+    assert text(reader.read(picture)) == ""
+
+
+@pytest.mark.parametrize(
+    ("confidence", "height", "expected"),
+    [(0.8, 40, ""), (0.8, 200, "1"), (0.95, 40, "1")],
+    ids=["doubted", "high", "sure"],
+)
+def test_a_lone_1_is_left_out_where_it_is_doubted_and_low_in_its_picture(confidence: float, height: int, expected: str):
+    candidate = Candidate(np.zeros((28, 28), np.uint8), Box(150, 60, 150 + height // 3, 60 + height))
+    one = Digit(1, confidence, (0.0,) * 10, candidate.box, 0, candidate.image)
+    read = select_digits(Segmentation([candidate], {}, height), {id(candidate): one}, (400, 300))
+    assert text(read) == expected
 
 
 def test_a_digit_that_the_pictures_edge_cuts_off_is_doubted(reader: Reader):
