@@ -70,7 +70,8 @@ class Reader:
                     layer.to(torch.bfloat16)  # once; autocast does it for each batch
             else:
                 self.network.forward = torch.autocast("cpu", torch.bfloat16)(self.network.forward)
-        self._logits = accelerate(self.network, "cpu")
+        with torch.inference_mode():
+            self._logits = accelerate(self.network, "cpu", frozen=True)
 
     def read(self, picture: PictureLike) -> list[Digit]:
         """Read the digits of ``picture``.

@@ -34,21 +34,22 @@ def test_a_convolution_with_relu_is_the_one_after_the_other(dtype: torch.dtype):
     layer = nn.Conv2d(4, 32, 3).to(dtype)
     x = numbers(dtype).nan_to_num(0, 0, 0)
     with torch.no_grad():
-        torch.testing.assert_close(cpu.conv_relu(layer, x), F.relu(layer(x)))
+        torch.testing.assert_close(cpu.conv_relu((layer.weight, layer.bias), x), F.relu(layer(x)))
 
 
 def test_it_is_in_bfloat16_under_autocast():
     layer = nn.Conv2d(4, 32, 3)
     x = numbers(torch.float32).nan_to_num(0, 0, 0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        found, expected = cpu.conv_relu(layer, x), F.relu(layer(x))
+        found, expected = cpu.conv_relu((layer.weight, layer.bias), x), F.relu(layer(x))
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("factors", ["of both signs", "positive"])
-def test_logits_are_those_of_the_network_as_it_is_written(precision: torch.dtype, factors: str):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_logits_are_those_of_the_network_as_it_is_written(precision: torch.dtype, factors: str, frozen: bool):
     torch.manual_seed(0)
     network = DeepDigits().double()
     for norm in (layer for layer in network.modules() if isinstance(layer, BatchNorm)):
@@ -63,6 +64,6 @@ def test_logits_are_those_of_the_network_as_it_is_written(precision: torch.dtype
     if precision != torch.float64:
         network, images = network.float(), images.float()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-        written, found = network(images), accelerate(network, "cpu")(images)
+        written, found = network(images), accelerate(network, "cpu", frozen=frozen)(images)
     unsure = max((written - exact).abs().mean(), 100 * torch.finfo(torch.float64).eps)
     assert (found - exact).abs().mean() < 2 * unsure

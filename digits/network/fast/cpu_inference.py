@@ -5,7 +5,7 @@ convolutions apply ReLU on the way. torch's max pooling converts each bfloat16 t
 neither: floats that are not negative keep their order when their bits are read as integers.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,29 +14,39 @@ from torch import Tensor, nn
 from digits.network.deepdigits import BatchNorm, DeepDigits
 from digits.network.fast.folded import folded_weights, scale_and_shift
 
+Kernel = tuple[Tensor, Tensor]  # of a convolution, and its bias
 INTEGERS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}  # of the same width
 
 
-def forward(network: DeepDigits, images: Tensor) -> Tensor:
+def forward(network: DeepDigits, images: Tensor, kernels: list[Kernel] | None = None) -> Tensor:
     """Logits (N, 10) of ``images`` (N, 1, 28, 28), as `network(images)` gives them in evaluation mode.
 
-    Gradients cannot be taken through it.
+    Gradients cannot be taken through it. ``kernels`` are its :func:`folded_kernels`, where they are known already.
     """
     layers: list[Any] = list(network.features)
-    conv1, _, norm1, conv2, _, norm2, _, _, conv3, _, norm3, conv4, _, norm4, _, _, flatten = layers
+    conv1, _, _, _, _, norm2, _, _, _, _, _, _, _, norm4, _, _, flatten = layers
     if (norm2.weight < 0).any() or (norm4.weight < 0).any():  # normalizing after pooling would pick the least of four
         return network(images)
-    x = conv_relu(conv1, images.to(conv1.weight.dtype))
-    x = max_pool(conv_relu(conv2, x, norm1))
-    x = max_pool(conv_relu(conv4, conv_relu(conv3, x, norm2), norm3))
+    kernel1, kernel2, kernel3, kernel4 = folded_kernels(network) if kernels is None else kernels
+    x = conv_relu(kernel1, images.to(conv1.weight.dtype))
+    x = max_pool(conv_relu(kernel2, x))
+    x = max_pool(conv_relu(kernel4, conv_relu(kernel3, x)))
     return network.head(flatten(norm4(x)))  # folding it into the dense layer's kernel takes longer for few images
 
 
-def conv_relu(layer: nn.Conv2d, x: Tensor, norm: BatchNorm | None = None) -> Tensor:
-    """``relu(layer(norm(x)))`` of ``x`` (N, C, H, W) in evaluation; ``layer`` must not pad."""
-    weight, bias = layer.weight, cast(Tensor, layer.bias)
-    if norm is not None:
-        weight, bias = folded_weights(layer, *scale_and_shift(norm, norm.running_mean, norm.running_var))
+def folded_kernels(network: DeepDigits) -> list[Kernel]:
+    """The four kernels of ``network`` in evaluation mode, each with the batch normalization before it folded in."""
+    layers: list[Any] = [layer for layer in network.features if isinstance(layer, nn.Conv2d | BatchNorm)]
+    convolutions, norms = layers[::2], layers[1::2]
+    kernels = [(convolutions[0].weight, convolutions[0].bias)]
+    for convolution, norm in zip(convolutions[1:], norms, strict=False):  # the last one is before the dense layers
+        kernels.append(folded_weights(convolution, *scale_and_shift(norm, norm.running_mean, norm.running_var)))
+    return kernels
+
+
+def conv_relu(kernel: Kernel, x: Tensor) -> Tensor:
+    """``relu(conv2d(x, *kernel))`` of ``x`` (N, C, H, W)."""
+    weight, bias = kernel
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else weight.dtype
     if not _has_fused_relu(dtype):
         return F.relu(F.conv2d(x, weight, bias))
