@@ -59,7 +59,7 @@ def main(arguments: list[str], program: str) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     logging.raiseExceptions = False  # a line that cannot be printed is no reason for a traceback; the file has it too
     try:
-        with Interruption():
+        with Interruption(_end_start):
             check_command_line(arguments)
             if (started := _launcher()) is not None:
                 if {"-m", "--multirun"} & {*arguments}:
@@ -95,6 +95,21 @@ def main(arguments: list[str], program: str) -> None:
         _fail(message_of(error, arguments), 2)  # a setting of Hydra itself, as it has not come to ours
     except Interrupted as stop:  # not while it trained, of which the run itself takes care
         _fail(f"interrupted by {stop}", stop.exit_status)
+
+
+def _end_start(number: int) -> None:
+    """End a single run that a signal of this ``number`` meets before it trains, where it is.
+
+    Mostly that is in the middle of an import, where what is raised may be swallowed, leave a library half imported, or
+    abort the process.
+    """
+    if StartCheck.current is None or LAUNCHERS & os.environ.keys():
+        return
+    with contextlib.suppress(OSError, RuntimeError):  # the signal may have come while the same was printed
+        StartCheck.current.close()
+        sys.stdout.flush()
+        print(f"{sys.argv[0]}: interrupted by {Interrupted(number)}", file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 def _launcher() -> Any:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -24,16 +25,27 @@ class Interruption:
     The second way is that of a training, which is only to stop between two steps; see :attr:`deferred`. A second signal
     ends the process at once. Outside the main thread, which alone handles signals, nothing changes. A signal that is
     ignored, as `nohup` ignores SIGHUP, stays ignored.
+
+    Libraries have an ``except:`` here and there, mostly while they are imported, which may swallow what was raised at
+    once. Entering another one raises it again.
+
+    Args:
+        end: is called with the number of a signal before Interrupted is raised at once, and may end the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, end: Callable[[int], None] | None = None) -> None:
+        self._end = end
         self.deferred = False  # whether to wait for raise_if_asked
         self._number: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            self._before = {n: signal.getsignal(n) for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN}
+            before = {n: signal.getsignal(n) for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN}
+            for outer in (getattr(handler, "__self__", None) for handler in before.values()):
+                if isinstance(outer, Interruption):
+                    outer.raise_if_asked()
+            self._before = before
         self.listen()
         return self
 
@@ -71,4 +83,6 @@ class Interruption:
             os._exit(128 + number)  # nothing is cleaned up: checkpoints are whole at any moment
         self._number = number
         if not self.deferred:
+            if self._end is not None:
+                self._end(number)
             raise Interrupted(number)

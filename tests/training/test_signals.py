@@ -1,5 +1,6 @@
 """Signals end a run where nothing is lost, and the command that it prints goes on with it."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -14,6 +15,7 @@ import torch
 from conftest import ROOT, SMALL
 
 from digits.training.command import resume_command
+from digits.training.interruption import Interrupted, Interruption
 
 LONG = (*SMALL, "trainer.max_epochs=50", "logger=none", "hydra.run.dir=run")
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -76,13 +78,23 @@ def test_a_signal_ends_a_run_within_seconds_and_the_printed_command_goes_on(
         assert torch.load(last, weights_only=True)["global_step"] > steps > 0
 
 
-def test_a_signal_while_it_starts_up_is_one_line_and_leaves_nothing(start: Start, tmp_path: Path):
+@pytest.mark.parametrize("seconds", [0, *(pytest.param(n / 5, marks=pytest.mark.slow) for n in range(1, 12))])
+def test_a_signal_while_it_starts_up_is_one_line_and_leaves_nothing(seconds: float, start: Start, tmp_path: Path):
     process = start(*LONG)
     wait_for(tmp_path / "run" / ".hydra")
+    time.sleep(seconds)  # it imports: some libraries swallow what is raised then, others abort
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout, stderr) == (143, "", "train.py: interrupted by SIGTERM\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_a_library_swallows_while_it_is_imported_is_not_lost():
+    with Interruption():
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted):
+            Interruption().__enter__()
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path):
