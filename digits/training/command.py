@@ -105,10 +105,11 @@ def _end_start(number: int) -> None:
     """
     if StartCheck.current is None or LAUNCHERS & os.environ.keys():
         return
-    with contextlib.suppress(OSError, RuntimeError):  # the signal may have come while the same was printed
+    with contextlib.suppress(OSError):  # the line is more important
         StartCheck.current.close()
-        sys.stdout.flush()
+    with contextlib.suppress(OSError, RuntimeError):  # a closed pipe, or the signal came in the middle of a print
         print(f"{sys.argv[0]}: interrupted by {Interrupted(number)}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
     os._exit(128 + number)
 
 
